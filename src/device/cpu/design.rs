@@ -1,0 +1,449 @@
+//! Design matrices made on the fly: standardized inputs, their squares or products, tile by tile in cache.
+//!
+//! The inputs `x` (`n x d`) are standardized to `u_j = (x_j - mean_j) / sd_j`; the design's columns are an intercept
+//! (optional, first), then
+//! - linear: `u_1 .. u_d`;
+//! - squares: those, then `u_1^2 .. u_d^2`;
+//! - products: those, then `u_j u_k` for `j <= k` (j outermost);
+//!
+//! and the squares and products are standardized in their turn. Nothing of this is stored for all rows: a tile of
+//! [`PANEL_ROWS`] rows is made when it is needed.
+
+use super::buffer::Buffer;
+use super::gram::GramSum;
+use super::parallel::map_chunks;
+use super::real::Real;
+use crate::device::{PANEL_ROWS, Panels};
+use pulp::{Arch, Simd, WithSimd};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Which columns are made from the inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Expansion {
+    /// The inputs themselves.
+    Linear,
+    /// The inputs and their squares.
+    Squares,
+    /// The inputs and all products of two of them, squares included.
+    Products,
+}
+
+impl Expansion {
+    /// Number of columns made from `inputs` inputs, without the intercept.
+    #[must_use]
+    pub fn columns(self, inputs: usize) -> usize {
+        match self {
+            Self::Linear => inputs,
+            Self::Squares => 2 * inputs,
+            Self::Products => inputs + inputs * (inputs + 1) / 2,
+        }
+    }
+
+    /// The input or pair of inputs behind each column.
+    pub fn factors(self, inputs: usize) -> impl Iterator<Item = (usize, Option<usize>)> {
+        let linear = (0..inputs).map(|j| (j, None));
+        let pairs: Vec<_> = match self {
+            Self::Linear => Vec::new(),
+            Self::Squares => (0..inputs).map(|j| (j, Some(j))).collect(),
+            Self::Products => (0..inputs).flat_map(|j| (j..inputs).map(move |k| (j, Some(k)))).collect(),
+        };
+        linear.chain(pairs)
+    }
+
+    /// The columns' names, from the inputs' names.
+    #[must_use]
+    pub fn names(self, inputs: &[String]) -> Vec<String> {
+        self.factors(inputs.len())
+            .map(|(j, k)| match k {
+                None => inputs[j].clone(),
+                Some(k) if k == j => format!("{}^2", inputs[j]),
+                Some(k) => format!("{}*{}", inputs[j], inputs[k]),
+            })
+            .collect()
+    }
+}
+
+/// Shift and factor of a column: `(x - shift) * factor`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Affine {
+    shift: f64,
+    factor: f64,
+}
+
+const IDENTITY: Affine = Affine { shift: 0.0, factor: 1.0 };
+
+/// How design columns follow from inputs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transform {
+    expansion: Expansion,
+    intercept: bool,
+    inputs: Vec<Affine>,
+    pairs: Vec<Pair>,
+}
+
+/// A product of two standardized inputs and its own standardization.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Pair {
+    first: usize,
+    second: usize,
+    affine: Affine,
+}
+
+/// The pairs of an expansion, standardized by what `affine` gives in turn.
+fn pairs(expansion: Expansion, inputs: usize, mut affine: impl Iterator<Item = Affine>) -> Vec<Pair> {
+    let pairs = expansion.factors(inputs).filter_map(|(first, second)| Some((first, second?)));
+    pairs.filter_map(|(first, second)| Some(Pair { first, second, affine: affine.next()? })).collect()
+}
+
+impl Transform {
+    /// Raw inputs, or their squares and products, without any standardization.
+    #[must_use]
+    pub fn raw(inputs: usize, expansion: Expansion, intercept: bool) -> Self {
+        Self {
+            expansion,
+            intercept,
+            inputs: vec![IDENTITY; inputs],
+            pairs: pairs(expansion, inputs, std::iter::repeat(IDENTITY)),
+        }
+    }
+
+    /// Uses given means and standard deviations: of the inputs, then of the squares or products of standardized
+    /// inputs. A standard deviation of zero counts as one.
+    ///
+    /// # Panics
+    /// If there is not one mean and one deviation for each column.
+    #[must_use]
+    pub fn standardized(expansion: Expansion, intercept: bool, inputs: usize, mean: &[f64], sd: &[f64]) -> Self {
+        assert!(mean.len() == expansion.columns(inputs) && sd.len() == mean.len(), "one mean and deviation per column");
+        let mut affine =
+            mean.iter().zip(sd).map(|(&shift, &sd)| Affine { shift, factor: 1.0 / if sd > 0.0 { sd } else { 1.0 } });
+        let first = affine.by_ref().take(inputs).collect();
+        Self { expansion, intercept, inputs: first, pairs: pairs(expansion, inputs, affine) }
+    }
+
+    /// Means and standard deviations of all columns but the intercept, as [`Transform::standardized`] takes them.
+    #[must_use]
+    pub fn means_and_deviations(&self) -> (Vec<f64>, Vec<f64>) {
+        self.inputs.iter().chain(self.pairs.iter().map(|p| &p.affine)).map(|a| (a.shift, 1.0 / a.factor)).unzip()
+    }
+
+    /// Number of input columns `d`.
+    #[must_use]
+    pub fn inputs(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// Which columns are made.
+    #[must_use]
+    pub fn expansion(&self) -> Expansion {
+        self.expansion
+    }
+
+    /// Whether the first column is a constant one.
+    #[must_use]
+    pub fn intercept(&self) -> bool {
+        self.intercept
+    }
+
+    /// Number of design columns `D`, the intercept included.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        usize::from(self.intercept) + self.inputs.len() + self.pairs.len()
+    }
+}
+
+/// Which rows of a [`Design`], counted from its first one.
+#[derive(Debug, Clone, Copy)]
+pub enum Selection<'a> {
+    /// Consecutive rows.
+    Range(usize, usize),
+    /// Any rows, in the order given.
+    List(&'a [u32]),
+}
+
+impl Selection<'_> {
+    /// Number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Range(start, end) => end - start,
+            Self::List(rows) => rows.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Inputs, targets and the transform that makes the design from them.
+#[derive(Debug, Clone)]
+pub struct Design {
+    features: Panels,
+    targets: Panels,
+    rows: Range<usize>,
+    transform: Arc<Transform>,
+}
+
+/// The rows of one tile.
+#[derive(Clone, Copy)]
+pub(super) enum Span<'a> {
+    /// First row, counted from the design's first, and number of rows within one panel.
+    Consecutive(usize, usize),
+    /// Up to [`PANEL_ROWS`] rows, counted from the design's first.
+    Gathered(&'a [u32]),
+}
+
+/// One tile: up to [`PANEL_ROWS`] rows of the design and what is computed from them.
+pub(super) struct Tile<T> {
+    /// Standardized inputs, `d x PANEL_ROWS`; empty when the design is linear.
+    inputs: Buffer<T>,
+    /// Design columns, padded to [`GramSum::padded_columns`], each `PANEL_ROWS` long.
+    pub z: Buffer<T>,
+    /// Targets.
+    pub y: Buffer<T>,
+    /// Rows in use; the rest is zero.
+    pub rows: usize,
+}
+
+impl Design {
+    /// The design of some rows of panels.
+    ///
+    /// # Panics
+    /// If the transform was made for another number of inputs or the rows are not there.
+    #[must_use]
+    pub fn new(features: Panels, targets: Panels, rows: Range<usize>, transform: Arc<Transform>) -> Self {
+        assert_eq!(features.columns(), transform.inputs(), "inputs of the transform");
+        assert!(rows.end <= features.rows() && rows.end <= targets.rows(), "rows {rows:?} of {features:?}");
+        Self { features, targets, rows, transform }
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Number of design columns, the intercept included.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.transform.columns()
+    }
+
+    /// The transform.
+    #[must_use]
+    pub fn transform(&self) -> &Arc<Transform> {
+        &self.transform
+    }
+
+    /// The target of a row.
+    #[must_use]
+    pub fn target(&self, row: usize) -> f32 {
+        self.targets.values()[self.rows.start + row]
+    }
+
+    /// Bytes of inputs and targets of one row.
+    #[must_use]
+    pub fn row_bytes(&self) -> f64 {
+        4.0 * (self.features.columns() + 1) as f64
+    }
+
+    pub(super) fn tile<T: Real>(&self) -> Tile<T> {
+        let d = self.transform.inputs();
+        let linear = self.transform.expansion == Expansion::Linear;
+        let columns = GramSum::<T>::padded_columns(self.columns());
+        Tile {
+            inputs: Buffer::new(if linear { 0 } else { d * PANEL_ROWS }),
+            z: Buffer::new(columns * PANEL_ROWS),
+            y: Buffer::new(PANEL_ROWS),
+            rows: 0,
+        }
+    }
+
+    /// Makes one tile of the design.
+    #[inline(always)]
+    pub(super) fn fill<T: Real>(&self, span: Span<'_>, tile: &mut Tile<T>) {
+        match span {
+            Span::Consecutive(first, count) => self.fill_consecutive(self.rows.start + first, count, tile),
+            Span::Gathered(rows) => self.fill_gathered(rows, tile),
+        }
+    }
+
+    /// Cuts a selection into the spans of its tiles, in order. Consecutive rows are cut at panel borders, so that a
+    /// tile never straddles two panels.
+    pub(super) fn spans<'a>(&self, selection: Selection<'a>) -> impl Iterator<Item = Span<'a>> + use<'a> {
+        let offset = self.rows.start;
+        let (mut next, end, list) = match selection {
+            Selection::Range(start, end) => (start, end, &[][..]),
+            Selection::List(rows) => (0, 0, rows),
+        };
+        let consecutive = std::iter::from_fn(move || {
+            let first = next;
+            let count = (PANEL_ROWS - (offset + first) % PANEL_ROWS).min(end - first);
+            next += count;
+            (count > 0).then_some(Span::Consecutive(first, count))
+        });
+        consecutive.chain(list.chunks(PANEL_ROWS).map(Span::Gathered))
+    }
+
+    #[inline(always)]
+    fn fill_consecutive<T: Real>(&self, first: usize, count: usize, tile: &mut Tile<T>) {
+        let offset = first % PANEL_ROWS;
+        let panel = self.features.panel(first / PANEL_ROWS);
+        for (j, affine) in self.transform.inputs.iter().enumerate() {
+            let from = &panel[j * PANEL_ROWS + offset..][..count];
+            let to = tile.input_column(j, &self.transform);
+            let (shift, factor) = (T::from_f64(affine.shift), T::from_f64(affine.factor));
+            for (to, &from) in to.iter_mut().zip(from) {
+                *to = (T::from_f32(from) - shift) * factor;
+            }
+            to[count..].fill(T::default());
+        }
+        let y = &self.targets.values()[first..first + count];
+        for (to, &from) in tile.y.iter_mut().zip(y) {
+            *to = T::from_f32(from);
+        }
+        self.finish_tile::<T>(count, tile);
+    }
+
+    #[inline(always)]
+    fn fill_gathered<T: Real>(&self, rows: &[u32], tile: &mut Tile<T>) {
+        let count = rows.len();
+        let values = self.features.values();
+        let targets = self.targets.values();
+        let d = self.features.columns();
+        let affine = &self.transform.inputs;
+        let place =
+            if self.transform.expansion == Expansion::Linear { usize::from(self.transform.intercept) } else { 0 };
+        let to = if self.transform.expansion == Expansion::Linear { &mut tile.z } else { &mut tile.inputs };
+        for (i, &row) in rows.iter().enumerate() {
+            let row = self.rows.start + row as usize;
+            let base = row / PANEL_ROWS * PANEL_ROWS * d + row % PANEL_ROWS;
+            for (j, affine) in affine.iter().enumerate() {
+                let value = T::from_f32(values[base + j * PANEL_ROWS]);
+                to[(place + j) * PANEL_ROWS + i] = (value - T::from_f64(affine.shift)) * T::from_f64(affine.factor);
+            }
+            tile.y[i] = T::from_f32(targets[row]);
+        }
+        if count < PANEL_ROWS {
+            for j in 0..d {
+                to[(place + j) * PANEL_ROWS..][count..PANEL_ROWS].fill(T::default());
+            }
+        }
+        self.finish_tile::<T>(count, tile);
+    }
+
+    /// Adds intercept, squares and products to standardized inputs.
+    #[inline(always)]
+    fn finish_tile<T: Real>(&self, count: usize, tile: &mut Tile<T>) {
+        let transform = &*self.transform;
+        tile.rows = count;
+        tile.y[count..].fill(T::default());
+        let mut place = 0;
+        if transform.intercept {
+            tile.z[..count].fill(T::ONE);
+            tile.z[count..PANEL_ROWS].fill(T::default());
+            place = 1;
+        }
+        if transform.expansion == Expansion::Linear {
+            return;
+        }
+        let d = transform.inputs();
+        tile.z[place * PANEL_ROWS..][..d * PANEL_ROWS].copy_from_slice(&tile.inputs);
+        place += d;
+        for (pair, to) in transform.pairs.iter().zip(tile.z[place * PANEL_ROWS..].chunks_exact_mut(PANEL_ROWS)) {
+            let (shift, factor) = (T::from_f64(pair.affine.shift), T::from_f64(pair.affine.factor));
+            let a = &tile.inputs[pair.first * PANEL_ROWS..][..PANEL_ROWS];
+            let b = &tile.inputs[pair.second * PANEL_ROWS..][..PANEL_ROWS];
+            for i in 0..PANEL_ROWS {
+                to[i] = (a[i] * b[i] - shift) * factor;
+            }
+            to[count..].fill(T::default());
+        }
+    }
+
+    /// Smallest and largest value of every column among rows of target 0 and among rows of target 1.
+    #[must_use]
+    pub fn class_extremes(&self) -> Vec<[(f64, f64); 2]> {
+        let none = (f64::INFINITY, f64::NEG_INFINITY);
+        let parts = map_chunks(0..self.rows(), |_, chunk| {
+            let mut tile = self.tile::<f64>();
+            let mut extremes = vec![[none; 2]; self.columns()];
+            for span in self.spans(Selection::Range(chunk.start, chunk.end)) {
+                self.fill(span, &mut tile);
+                for (extremes, column) in extremes.iter_mut().zip(tile.z.chunks(PANEL_ROWS)) {
+                    for (&x, &y) in column[..tile.rows].iter().zip(tile.y.iter()) {
+                        let (low, high) = &mut extremes[usize::from(y == 1.0)];
+                        *low = low.min(x);
+                        *high = high.max(x);
+                    }
+                }
+            }
+            extremes
+        });
+        let mut all = vec![[none; 2]; self.columns()];
+        for part in &parts {
+            for (all, part) in all.iter_mut().flatten().zip(part.iter().flatten()) {
+                *all = (all.0.min(part.0), all.1.max(part.1));
+            }
+        }
+        all
+    }
+
+    /// Means and standard deviations (divided by `n`) of all columns but the intercept, in `f64`.
+    #[must_use]
+    pub fn column_moments(&self) -> (Vec<f64>, Vec<f64>) {
+        struct Moments<'a>(&'a Design, Range<usize>);
+        impl WithSimd for Moments<'_> {
+            type Output = Vec<(f64, f64)>;
+
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, _: S) -> Self::Output {
+                let skip = usize::from(self.0.transform.intercept);
+                let mut tile = self.0.tile::<f64>();
+                let mut sums = vec![(0.0, 0.0); self.0.columns() - skip];
+                for span in self.0.spans(Selection::Range(self.1.start, self.1.end)) {
+                    self.0.fill(span, &mut tile);
+                    for (sums, column) in sums.iter_mut().zip(tile.z[skip * PANEL_ROWS..].chunks(PANEL_ROWS)) {
+                        let (mut sum, mut squares) = ([0.0; 16], [0.0; 16]);
+                        for lane in column.chunks_exact(16) {
+                            for i in 0..16 {
+                                sum[i] += lane[i];
+                                squares[i] += lane[i] * lane[i];
+                            }
+                        }
+                        sums.0 += sum.iter().sum::<f64>();
+                        sums.1 += squares.iter().sum::<f64>();
+                    }
+                }
+                sums
+            }
+        }
+        let n = self.rows().max(1) as f64;
+        let parts = map_chunks(0..self.rows(), |_, chunk| Arch::new().dispatch(Moments(self, chunk)));
+        let columns = self.columns() - usize::from(self.transform.intercept);
+        (0..columns)
+            .map(|j| {
+                let (sum, squares) = parts.iter().fold((0.0, 0.0), |a, p| (a.0 + p[j].0, a.1 + p[j].1));
+                let mean = sum / n;
+                (mean, (squares / n - mean * mean).max(0.0).sqrt())
+            })
+            .unzip()
+    }
+}
+
+impl<T: Real> Tile<T> {
+    /// Where the standardized input `j` goes: straight into the design when it is linear.
+    #[inline(always)]
+    fn input_column(&mut self, j: usize, transform: &Transform) -> &mut [T] {
+        if transform.expansion == Expansion::Linear {
+            &mut self.z[(usize::from(transform.intercept) + j) * PANEL_ROWS..][..PANEL_ROWS]
+        } else {
+            &mut self.inputs[j * PANEL_ROWS..][..PANEL_ROWS]
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Factorizations for optimizers, through LAPACK, with names for what fails.
+
+use crate::error::{Error, Result};
+use ndarray::{Array1, Array2, ArrayView1};
+use ndarray_linalg::{Cholesky, Diag, Eigh, SolveTriangular, UPLO};
+
+/// Copies the lower triangle onto the upper one.
+pub fn symmetrize(matrix: &mut Array2<f64>) {
+    for i in 0..matrix.nrows() {
+        for j in 0..i {
+            matrix[[j, i]] = matrix[[i, j]];
+        }
+    }
+}
+
+/// The lower Cholesky factor `L L' = matrix`; only the lower triangle is read.
+///
+/// # Errors
+/// [`Error::Numeric`] if the matrix is not positive definite.
+pub fn cholesky(matrix: &Array2<f64>) -> Result<Array2<f64>> {
+    if matrix.is_empty() {
+        return Ok(matrix.clone());
+    }
+    matrix
+        .cholesky(UPLO::Lower)
+        .map_err(|_| Error::Numeric(format!("a {0} x {0} matrix is not positive definite", matrix.nrows())))
+}
+
+/// Solves `L L' x = b`.
+///
+/// # Errors
+/// [`Error::Numeric`] if a pivot is zero.
+pub fn cholesky_solve(lower: &Array2<f64>, b: ArrayView1<'_, f64>) -> Result<Array1<f64>> {
+    if lower.is_empty() {
+        return Ok(b.to_owned());
+    }
+    let singular = |_| Error::Numeric("a triangular factor is singular".into());
+    let y = lower.solve_triangular(UPLO::Lower, Diag::NonUnit, &b.to_owned()).map_err(singular)?;
+    lower.t().to_owned().solve_triangular(UPLO::Upper, Diag::NonUnit, &y).map_err(singular)
+}
+
+/// Eigenvalues in increasing order and eigenvectors (columns) of a symmetric matrix.
+///
+/// # Errors
+/// [`Error::Numeric`] if the iteration does not converge.
+pub fn symmetric_eigen(matrix: &Array2<f64>) -> Result<(Array1<f64>, Array2<f64>)> {
+    matrix.eigh(UPLO::Lower).map_err(|e| Error::Numeric(format!("eigenvalues of a symmetric matrix: {e}")))
+}
+
+/// Which columns depend linearly on earlier ones, from a Gram matrix in `f64` whose lower triangle is given.
+///
+/// A Cholesky factorization without pivoting passes over a column whose remaining diagonal has fallen to `tolerance`
+/// of its own; such columns come back in increasing order.
+#[must_use]
+pub fn dependent_columns(gram: &Array2<f64>, tolerance: f64) -> Vec<usize> {
+    let d = gram.nrows();
+    let mut factor = Array2::<f64>::zeros((d, d));
+    let mut dependent = Vec::new();
+    for j in 0..d {
+        let rest = gram[[j, j]] - factor.row(j).iter().take(j).map(|v| v * v).sum::<f64>();
+        if rest <= tolerance * gram[[j, j]] || gram[[j, j]] <= 0.0 {
+            dependent.push(j);
+            continue;
+        }
+        let pivot = rest.sqrt();
+        factor[[j, j]] = pivot;
+        for i in j + 1..d {
+            let dot: f64 = (0..j).map(|k| factor[[i, k]] * factor[[j, k]]).sum();
+            factor[[i, j]] = (gram[[i, j]] - dot) / pivot;
+        }
+    }
+    dependent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn a_solve_undoes_a_product() {
+        let a = array![[4.0, 0.0, 0.0], [1.0, 3.0, 0.0], [0.5, -1.0, 2.0]];
+        let mut full = a.clone();
+        symmetrize(&mut full);
+        let x = array![1.0, -2.0, 0.5];
+        let l = cholesky(&a).unwrap();
+        let got = cholesky_solve(&l, full.dot(&x).view()).unwrap();
+        assert!((&got - &x).iter().all(|e| e.abs() < 1e-14), "{got}");
+        assert!(cholesky(&array![[1.0, 2.0], [2.0, 1.0]]).is_err());
+        let (values, vectors) = symmetric_eigen(&full).unwrap();
+        let back = vectors.dot(&Array2::from_diag(&values)).dot(&vectors.t());
+        assert!((&back - &full).iter().all(|e| e.abs() < 1e-13));
+    }
+
+    #[test]
+    fn dependent_columns_are_those_that_follow_from_earlier_ones() {
+        let x = array![
+            [1.0, 2.0, 3.0, 0.0, 1.0],
+            [1.0, 0.0, 1.0, 0.0, 5.0],
+            [1.0, -1.0, 0.0, 0.0, 2.0],
+            [1.0, 4.0, 5.0, 0.0, -1.0]
+        ];
+        assert_eq!(dependent_columns(&x.t().dot(&x), 1e-10), vec![2, 3]);
+    }
+}

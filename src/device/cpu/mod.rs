@@ -1,0 +1,18 @@
+//! Number crunching on the CPU: vector instructions chosen at run time, sums that do not depend on the thread count.
+
+mod buffer;
+pub mod design;
+pub mod glm;
+mod gram;
+pub mod linalg;
+mod parallel;
+mod real;
+
+pub use parallel::{chunk_ranges, map_chunks};
+pub use real::Real;
+
+/// The instruction set that the kernels run with, in words.
+#[must_use]
+pub fn instruction_set() -> String {
+    format!("{:?}", pulp::Arch::new()).split('(').next().unwrap_or_default().to_owned()
+}
