@@ -1,0 +1,408 @@
+//! From what an experiment file or an option says about a dataset to a [`Table`] and its split: the registry, the
+//! readers, the store and the simulator behind one door.
+
+use super::higgs_sim;
+use super::locate::cache_dir;
+use super::read::{ReadOptions, hex, read};
+use super::registry::{DatasetEntry, Kind, Part, Role, find_in, locate};
+use super::store;
+use super::{Format, RowOrder, SplitSpec, Table, Task};
+use crate::device::panels::panel_len;
+use crate::device::{PANEL_ROWS, Panels};
+use crate::error::{DataError, Error, Result};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+/// Registered datasets whose files are larger than this are imported into the cache once; smaller ones are read anew.
+const IMPORT_BYTES: u64 = 200 << 20;
+
+/// A dataset by its registered name or its path, and how much of it to take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// The registered name or the path of a file.
+    #[serde(flatten)]
+    pub source: Source,
+    /// Rows to take: so many events of a generator, the first so many of a file (of its training files, where a
+    /// dataset consists of several).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<usize>,
+    /// Seed of a generator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+/// Where a dataset comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// A registered dataset.
+    Registered(String),
+    /// A file and how it is to be read.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// How it is to be read.
+        #[serde(default)]
+        read: ReadOptions,
+    },
+}
+
+/// How a dataset is to be divided.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SplitChoice {
+    /// As registered; a file of one's own by random shares of 70, 15 and 15 per cent.
+    #[default]
+    Standard,
+    /// The registered split of this name.
+    Named(String),
+    /// As stated.
+    Rule(SplitSpec),
+}
+
+/// A dataset in memory or mapped.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// Its rows.
+    pub table: Table,
+    /// The roles of the files they came from, with their numbers of rows, in order.
+    pub files: Vec<(Role, usize)>,
+}
+
+impl Choice {
+    /// A registered name or a path, as the command line takes it: a name if there is one, else a path.
+    #[must_use]
+    pub fn from_argument(entries: &[DatasetEntry], text: &str, read: ReadOptions) -> Self {
+        let source = if entries.iter().any(|entry| entry.name == text) && read == ReadOptions::default() {
+            Source::Registered(text.to_owned())
+        } else {
+            Source::File { path: text.into(), read }
+        };
+        Self { source, rows: None, seed: None }
+    }
+
+    /// What reports call it, before "(simulated)".
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.source {
+            Source::Registered(name) => name.clone(),
+            Source::File { path, .. } => {
+                path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+            }
+        }
+    }
+
+    /// Opens the dataset. `progress` is told about an import into the cache: bytes done, bytes in all.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown name or an option that does not apply; [`Error::Data`] for files that are
+    /// missing or cannot be used.
+    pub fn open(&self, entries: &[DatasetEntry], progress: &dyn Fn(u64, u64)) -> Result<Opened> {
+        let opened = match &self.source {
+            Source::Registered(name) => {
+                let entry = find_in(entries, name)?;
+                match entry.kind {
+                    Kind::Generator => return self.generate(entry),
+                    Kind::Corpus => {
+                        let remedy = "name a table: `parsimony data list` shows which are";
+                        return Err(Error::config(format!("dataset `{name}`"), "a text, not a table", remedy));
+                    }
+                    Kind::Table => open_registered(entry, progress)?,
+                }
+            }
+            Source::File { path, read: options } => {
+                if !path.exists() {
+                    return Err(missing(entries, path));
+                }
+                let table = read(path, options)?;
+                Opened { files: vec![(Role::All, table.rows())], table }
+            }
+        };
+        if let Some(seed) = self.seed {
+            let finding = format!("seed = {seed}, but nothing is drawn");
+            let remedy = "a seed is for generators such as higgs-sim; the split has its own";
+            return Err(Error::config(format!("dataset `{}`", self.name()), finding, remedy));
+        }
+        match self.rows {
+            Some(rows) => first_rows(opened, rows),
+            None => Ok(opened),
+        }
+    }
+
+    fn generate(&self, entry: &DatasetEntry) -> Result<Opened> {
+        if entry.name != higgs_sim::NAME {
+            let remedy = format!("the simulator of this program is `{}`", higgs_sim::NAME);
+            return Err(Error::config(format!("dataset `{}`", entry.name), "there is no such generator", remedy));
+        }
+        let (rows, seed) = entry.generator.as_ref().map_or((100_000, 1), |g| (g.rows as usize, g.seed));
+        let rows = self.rows.unwrap_or(rows);
+        if rows == 0 || u32::try_from(rows).is_err() {
+            let remedy = "`rows` takes a whole number from 1 to 4294967295";
+            return Err(Error::config(format!("dataset `{}`", entry.name), format!("rows = {rows}"), remedy));
+        }
+        let table = higgs_sim::generate(self.seed.unwrap_or(seed), rows);
+        Ok(Opened { files: vec![(Role::All, rows)], table })
+    }
+
+    /// The split of an opened dataset; `fold` matters to folds alone.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a name that is not registered.
+    pub fn split(
+        &self,
+        entries: &[DatasetEntry],
+        split: &SplitChoice,
+        opened: &Opened,
+        fold: Option<usize>,
+    ) -> Result<SplitSpec> {
+        let entry = match &self.source {
+            Source::Registered(name) => Some(find_in(entries, name)?),
+            Source::File { .. } => None,
+        };
+        let registered = match split {
+            SplitChoice::Rule(spec) => {
+                let mut spec = spec.clone();
+                if let (SplitSpec::Folds { fold: own, .. }, Some(fold)) = (&mut spec, fold) {
+                    *own = fold;
+                }
+                return Ok(spec);
+            }
+            SplitChoice::Standard => entry.and_then(|entry| entry.splits.first()),
+            SplitChoice::Named(name) => {
+                let splits = entry.map_or(&[][..], |entry| &entry.splits);
+                Some(splits.iter().find(|split| split.name == *name).ok_or_else(|| {
+                    let known: Vec<_> = splits.iter().map(|split| split.name.as_str()).collect();
+                    let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+                    let remedy = format!("registered: {known}; or give a rule, such as {{ last = {{ test = 1000 }} }}");
+                    let place = format!("dataset `{}`", self.name());
+                    Error::config(place, format!("it has no split named `{name}`"), remedy)
+                })?)
+            }
+        };
+        Ok(match registered {
+            Some(split) => split.rule.spec(&opened.files, fold.unwrap_or(0)),
+            None => SplitSpec::Fractions { train: 0.7, validation: 0.15, test: 0.15, seed: 1, stratified: false },
+        })
+    }
+}
+
+/// A path that does not exist may be a mistyped name.
+fn missing(entries: &[DatasetEntry], path: &Path) -> Error {
+    let text = path.to_string_lossy();
+    let remedy = match find_in(entries, &text) {
+        Err(Error::Config { remedy, .. }) if !text.contains(['/', '\\']) => {
+            format!("no dataset is registered under this name either: {remedy}")
+        }
+        _ => "check the path; relative paths start at the folder of the experiment file or at the current one".into(),
+    };
+    DataError::new(path, "there is no such file", remedy).into()
+}
+
+/// Where the store of a registered dataset lies in the cache.
+#[must_use]
+pub fn cached_store(name: &str) -> Option<PathBuf> {
+    cache_dir().map(|dir| dir.join("stores").join(format!("{name}.store")))
+}
+
+fn open_registered(entry: &DatasetEntry, progress: &dyn Fn(u64, u64)) -> Result<Opened> {
+    let paths = locate(entry);
+    let cached = cached_store(&entry.name);
+    if let ([file], Some(cached)) = (&entry.files[..], cached) {
+        let current = match &paths {
+            Ok(paths) => is_newer(&cached, &paths[0]),
+            Err(_) => cached.exists(),
+        };
+        let large = matches!(&paths, Ok(paths) if paths[0].metadata().is_ok_and(|m| m.len() > IMPORT_BYTES));
+        if large && !current && file.part == Part::Both {
+            import(entry, &cached, None, progress)?;
+        }
+        if current || cached.exists() && large {
+            let table = named(store::open(&cached)?, entry)?;
+            return Ok(Opened { files: vec![(file.role, table.rows())], table });
+        }
+    }
+    let (mut tables, mut files) = (Vec::new(), Vec::new());
+    for (file, path) in entry.files.iter().zip(paths?) {
+        if file.part != Part::Targets {
+            let table = read(&path, &read_options(entry))?;
+            files.push((file.role, table.rows()));
+            tables.push(table);
+        }
+    }
+    Ok(Opened { table: named(concatenate(&entry.name, tables)?, entry)?, files })
+}
+
+/// Imports a registered dataset of one file into a store, its rows shuffled by a seed if there is one.
+///
+/// # Errors
+/// Where the file is missing, cannot be used, or the store cannot be written.
+pub fn import(
+    entry: &DatasetEntry,
+    out: &Path,
+    shuffle: Option<u64>,
+    progress: &dyn Fn(u64, u64),
+) -> Result<store::ImportReport> {
+    let [path] = &locate(entry)?[..] else {
+        let remedy = "import its files one by one, by path";
+        return Err(Error::config(format!("dataset `{}`", entry.name), "it is not one file", remedy));
+    };
+    if let Some(folder) = out.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
+    }
+    let options = store::ImportOptions { read: read_options(entry), shuffle, name: Some(entry.name.clone()) };
+    store::import(path, out, &options, progress)
+}
+
+/// Whether `derived` exists and was written after `source`.
+fn is_newer(derived: &Path, source: &Path) -> bool {
+    let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
+    matches!((modified(derived), modified(source)), (Some(derived), Some(source)) if derived >= source)
+}
+
+/// How the files of a registered dataset are read.
+#[must_use]
+pub fn read_options(entry: &DatasetEntry) -> ReadOptions {
+    let mut options = ReadOptions { format: entry.format, ..ReadOptions::default() };
+    match entry.format {
+        Some(Format::Csv | Format::Tsv) => {
+            options.header = Some(entry.header);
+            let position = entry.target.as_ref().and_then(|t| entry.columns.iter().position(|column| column == t));
+            options.target = position.map(|position| (position + 1).to_string());
+        }
+        Some(Format::Libsvm) => options.features = entry.features.map(|features| features as usize),
+        _ => {}
+    }
+    options
+}
+
+/// The table under its registered name and column names.
+fn named(mut table: Table, entry: &DatasetEntry) -> Result<Table> {
+    table.name.clone_from(&entry.name);
+    let features: Vec<_> = entry.columns.iter().filter(|c| Some(*c) != entry.target.as_ref()).cloned().collect();
+    if features.len() == table.columns.len() {
+        table.columns = features;
+    }
+    if let Some(expected) = entry.features
+        && expected as usize != table.columns.len()
+    {
+        let finding = format!("{} features, where `{}` has {expected}", table.columns.len(), entry.name);
+        let remedy = format!("the file is not the registered one; `parsimony data fetch {}` checks it", entry.name);
+        return Err(DataError::new(&table.name, finding, remedy).into());
+    }
+    Ok(table)
+}
+
+fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update(part.as_bytes());
+        digest.update(b"\n");
+    }
+    hex(&digest.finalize())
+}
+
+/// Row `row` of the panels that `place` names, copied into fresh panels: in parallel over the panels.
+fn assemble<'a>(rows: usize, columns: usize, place: impl Fn(usize) -> (&'a Panels, usize) + Sync) -> Panels {
+    let mut values = vec![0.0_f32; panel_len(rows, columns)];
+    if columns > 0 {
+        values.par_chunks_mut(PANEL_ROWS * columns).enumerate().for_each(|(panel, target)| {
+            let first = panel * PANEL_ROWS;
+            for row in first..rows.min(first + PANEL_ROWS) {
+                let (source, index) = place(row);
+                let from = &source.panel(index / PANEL_ROWS)[index % PANEL_ROWS..];
+                for (slot, &value) in
+                    target[row - first..].iter_mut().step_by(PANEL_ROWS).zip(from.iter().step_by(PANEL_ROWS))
+                {
+                    *slot = value;
+                }
+            }
+        });
+    }
+    Panels::from_values(values, rows, columns)
+}
+
+/// Tables of the same columns, one after another; classes are matched by name.
+fn concatenate(name: &str, mut tables: Vec<Table>) -> Result<Table> {
+    let only = tables.pop();
+    let Some(last) = only else {
+        return Err(DataError::new(name, "the dataset has no files", "register at least one").into());
+    };
+    if tables.is_empty() {
+        return Ok(last);
+    }
+    tables.push(last);
+    let first = &tables[0];
+    if let Some(other) = tables.iter().find(|table| table.columns != first.columns || table.task != first.task) {
+        let finding = format!(
+            "{} features and the targets {:?}, where {} has {} and {:?}",
+            other.columns.len(),
+            other.task,
+            first.name,
+            first.columns.len(),
+            first.task
+        );
+        return Err(DataError::new(&other.name, finding, "the files of one dataset must have one layout").into());
+    }
+    let starts: Vec<usize> = tables
+        .iter()
+        .scan(0, |end, table| {
+            let start = *end;
+            *end += table.rows();
+            Some(start)
+        })
+        .collect();
+    let rows = tables.iter().map(Table::rows).sum();
+    let place = |row: usize| {
+        let index = starts.partition_point(|&start| start <= row) - 1;
+        (index, row - starts[index])
+    };
+    let features = assemble(rows, first.columns.len(), |row| {
+        let (index, row) = place(row);
+        (&tables[index].features, row)
+    });
+    let targets = assemble(rows, 1, |row| {
+        let (index, row) = place(row);
+        (&tables[index].targets, row)
+    });
+    Ok(Table {
+        name: name.to_owned(),
+        simulated: tables.iter().any(|table| table.simulated),
+        fingerprint: fingerprint(tables.iter().map(|table| table.fingerprint.as_str())),
+        features,
+        targets,
+        task: first.task.clone(),
+        columns: first.columns.clone(),
+        order: RowOrder::AsRead,
+    })
+}
+
+/// The first `wanted` rows; of a dataset in several files, the first of the first file and all of the others.
+fn first_rows(opened: Opened, wanted: usize) -> Result<Opened> {
+    let Opened { table, mut files } = opened;
+    let available = files.first().map_or(0, |(_, rows)| *rows);
+    if wanted == 0 || wanted > available {
+        let remedy = format!("`rows` takes a whole number from 1 to {available}");
+        return Err(Error::config(format!("dataset `{}`", table.name), format!("rows = {wanted}"), remedy));
+    }
+    if wanted == available {
+        return Ok(Opened { table, files });
+    }
+    let rows = table.rows() - available + wanted;
+    let place = |row: usize| if row < wanted { row } else { row - wanted + available };
+    let features = assemble(rows, table.columns.len(), |row| (&table.features, place(row)));
+    let targets = assemble(rows, 1, |row| (&table.targets, place(row)));
+    files[0].1 = wanted;
+    let fingerprint = fingerprint([table.fingerprint.as_str(), &format!("the first {wanted} rows")]);
+    Ok(Opened { table: Table { features, targets, fingerprint, ..table }, files })
+}
+
+/// Number of classes; none for a regression.
+#[must_use]
+pub fn classes(task: &Task) -> Option<usize> {
+    match task {
+        Task::Classes(names) => Some(names.len()),
+        Task::Regression => None,
+    }
+}
