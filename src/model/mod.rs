@@ -1,0 +1,141 @@
+//! Models: how outputs follow from parameters. A model built on data is a problem for optimizers, and more: it
+//! evaluates itself on held-out rows, counts its parameters and writes weights that can be taken elsewhere.
+
+pub mod glm;
+
+use crate::data::{Examples, Task};
+use crate::device::Panels;
+use crate::error::Result;
+use crate::oracle::{Problem, Setting, Settings, Vector};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// The data a model is built on: splits of one table.
+#[derive(Debug, Clone)]
+pub struct ModelData {
+    /// The only rows that training, standardization included, ever sees.
+    pub train: Examples,
+    /// Rows for tuning, targets and the choice of the reported iterate; may be empty.
+    pub validation: Examples,
+    /// Rows read once per recorded point and never chosen on; may be empty.
+    pub test: Examples,
+    /// What the targets are.
+    pub task: Task,
+    /// Names of the `d` feature columns.
+    pub columns: Vec<String>,
+}
+
+/// The parts of a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// Training rows.
+    Train,
+    /// Validation rows.
+    Validation,
+    /// Test rows.
+    Test,
+}
+
+/// A model's quality on some rows; every value is absent where there are no rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Mean loss per row in nats, without the regularizer.
+    pub loss: Option<f64>,
+    /// Share of rows whose most probable class is right.
+    pub accuracy: Option<f64>,
+    /// Area under the ROC curve, ties counted half; two classes only.
+    pub auc: Option<f64>,
+}
+
+/// How many parameters a fit has, counted in several ways.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParameterCounts {
+    /// All parameters.
+    pub total: u64,
+    /// Parameters that take part in the output of one row.
+    pub active: u64,
+    /// Parameters that are not zero.
+    pub nonzero: u64,
+    /// Bytes of all parameters at the precision in which they are stored.
+    pub bytes: u64,
+}
+
+/// Fitted parameters in a form that can be taken elsewhere: named tensors and text.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Weights {
+    /// `f64` tensors by name: shape and values, row by row.
+    pub tensors: BTreeMap<String, (Vec<usize>, Vec<f64>)>,
+    /// Everything else by name: the model's name and options, feature names, class names.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A problem that is also a model on data.
+pub trait Model: Problem {
+    /// Loss, accuracy and area under the curve on a split.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn evaluate(&self, parameters: &Vector, split: Split) -> Result<Evaluation>;
+
+    /// The regularized training objective and, where it has one, its gradient's infinity norm.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn objective(&self, parameters: &Vector) -> Result<(f64, Option<f64>)>;
+
+    /// The parameters counted.
+    fn parameter_counts(&self, parameters: &Vector) -> ParameterCounts;
+
+    /// The parameters in a form that can be taken elsewhere.
+    fn weights(&self, parameters: &Vector) -> Weights;
+
+    /// Whether the objective has one optimum that a reference solve can find to high precision.
+    fn is_convex(&self) -> bool;
+}
+
+/// Applies fitted weights to raw rows.
+pub trait Predictor {
+    /// Names of the raw feature columns expected, in order.
+    fn columns(&self) -> &[String];
+
+    /// Names of the classes, in the order of the probabilities.
+    fn classes(&self) -> &[String];
+
+    /// Probabilities, `rows x classes` row by row, of the given rows of raw features.
+    ///
+    /// # Errors
+    /// If the number of columns is not the one expected.
+    fn probabilities(&self, features: &Panels, rows: Range<usize>) -> Result<Vec<f64>>;
+}
+
+/// A registered model.
+#[derive(Clone)]
+pub struct ModelEntry {
+    /// The name used in experiment files.
+    pub name: &'static str,
+    /// One line on what it is.
+    pub summary: &'static str,
+    /// Where it comes from.
+    pub paper: &'static str,
+    /// Its options with ranges and defaults.
+    pub settings: &'static [Setting],
+    /// Whether its start is drawn at random.
+    pub random_start: bool,
+    /// Builds it on data.
+    pub build: fn(&ModelData, &Settings) -> Result<Box<dyn Model>>,
+    /// Rebuilds what predicts from weights that this model wrote.
+    pub predictor: fn(&Weights) -> Result<Box<dyn Predictor>>,
+}
+
+impl std::fmt::Debug for ModelEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ModelEntry({})", self.name)
+    }
+}
+
+/// The models of this crate, in the order in which they are listed.
+#[must_use]
+pub fn registry() -> Vec<ModelEntry> {
+    vec![glm::LOGISTIC, glm::SOFTMAX]
+}
