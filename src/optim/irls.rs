@@ -1,0 +1,400 @@
+//! Iteratively reweighted least squares: Fisher scoring on whole data, with safeguards.
+//!
+//! A step solves `H d = -g` with the information matrix `H = Z'WZ/n + ridge` and the gradient `g` (McCullagh and
+//! Nelder 1989, section 2.5) and moves to `theta + d`. One pass over the data per step gives value, gradient and
+//! information together; it also judges the step before: if the objective rose, half of the way is taken back. Large
+//! multinomial models use the upper bound `1/2 (I - 11'/K) (x) Z'Z/n` of Böhning (1992) instead, which is factorized
+//! once and never overshoots.
+//!
+//! Rank deficiency is detected and named: coordinates that depend on earlier ones stay where they started. Separation
+//! (no finite optimum) is detected and named too.
+
+use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
+use crate::device::cpu::linalg;
+use crate::error::{Error, Result};
+use crate::oracle::{Capability, Finding, Information, Oracle, Rows, Separation, Setting, Settings, Vector};
+use ndarray::{Array1, Array2};
+
+/// The registered optimizer.
+pub const ENTRY: OptimizerEntry = OptimizerEntry {
+    name: "irls",
+    summary: "iteratively reweighted least squares (Fisher scoring) on whole data",
+    paper: "McCullagh and Nelder 1989, section 2.5; bound for several classes: Böhning 1992",
+    needs: &[Capability::NormalEquations, Capability::Gradient],
+    stochastic: false,
+    settings: &[
+        Setting::choice(
+            "information",
+            "auto",
+            &["auto", "exact", "bound"],
+            "the matrix of the normal equations: exact, or a bound of it that is formed once; auto: exact where it fits",
+        ),
+        Setting::real("tolerance", "1e-10", 0.0, 1.0, "converged when the gradient's largest element is below this")
+            .log(),
+        Setting::whole("halvings", "30", 0, 60, "how often a step may be halved when the objective rises"),
+    ],
+    build: |s| Ok(Box::new(Irls::new(s))),
+};
+
+/// A pivot below this share of its diagonal calls for a closer look at the rank.
+const SUSPICIOUS_PIVOT: f64 = 1e-6;
+
+/// Linear predictors beyond this size at the optimum call for a look for separation.
+const SUSPICIOUS_PREDICTOR: f64 = 12.0;
+
+/// Where a Newton step promises to lower the objective by less than this share of it, the step is right and a rise of
+/// the objective is the rounding of its sums; the fit ends when the gradient stops falling.
+const QUADRATIC_REGIME: f64 = 1e-6;
+
+struct Irls {
+    mode: Mode,
+    tolerance: f64,
+    halvings: usize,
+    /// Objective at the last accepted point; infinite before the first.
+    accepted: f64,
+    halved: u64,
+    iteration: u64,
+    last_step_size: f64,
+    last_decrement: f64,
+    last_gradient: f64,
+    /// The last accepted point and the step taken from it.
+    previous: Vec<Vector>,
+    direction: Vec<Vector>,
+    rank_checked: bool,
+    /// Positions of dependent coordinates.
+    dependent: Vec<f64>,
+    quasi_separated: bool,
+    /// The bound's factors: `C`, `D`, `left`, `right`, `ridge`, flattened; empty until formed.
+    bound: Vec<f64>,
+    factors: Option<BoundFactors>,
+}
+
+#[derive(PartialEq)]
+enum Mode {
+    Auto,
+    Exact,
+    Bound,
+}
+
+impl Irls {
+    fn new(s: &Settings) -> Self {
+        Self {
+            mode: match s.word("information") {
+                "exact" => Mode::Exact,
+                "bound" => Mode::Bound,
+                _ => Mode::Auto,
+            },
+            tolerance: s.real("tolerance"),
+            halvings: s.whole("halvings"),
+            accepted: f64::INFINITY,
+            halved: 0,
+            iteration: 0,
+            last_step_size: f64::INFINITY,
+            last_decrement: f64::INFINITY,
+            last_gradient: f64::INFINITY,
+            previous: Vec::new(),
+            direction: Vec::new(),
+            rank_checked: false,
+            dependent: Vec::new(),
+            quasi_separated: false,
+            bound: Vec::new(),
+            factors: None,
+        }
+    }
+
+    /// `d = -H^-1 g` with dependent coordinates left alone.
+    fn solve(&mut self, oracle: &mut Oracle<'_>, information: &Array2<f64>, gradient: &Vector) -> Result<Vector> {
+        loop {
+            let p = gradient.len();
+            let free: Vec<usize> = (0..p).filter(|&i| !self.dependent.contains(&(i as f64))).collect();
+            let k = free.len();
+            oracle.count_solve((k as f64).powi(3) / 3.0 + 2.0 * (k as f64).powi(2));
+            // Scaled to a unit diagonal, so that pivots can be compared.
+            let scale: Vec<f64> = free.iter().map(|&i| information[[i, i]].max(f64::MIN_POSITIVE).sqrt()).collect();
+            let mut scaled =
+                Array2::from_shape_fn((k, k), |(a, b)| information[[free[a], free[b]]] / (scale[a] * scale[b]));
+            let mut factor = linalg::cholesky(&scaled);
+            let smallest = factor.as_ref().map_or(0.0, |l| l.diag().iter().fold(1.0, |m: f64, v| m.min(v * v)));
+            if smallest < SUSPICIOUS_PIVOT && !self.rank_checked {
+                self.rank_checked = true;
+                self.name_rank_deficiency(oracle, p)?;
+                if !self.dependent.is_empty() {
+                    continue;
+                }
+            }
+            // Separation drives weights, and with them the matrix, towards zero: a little ridge keeps it solvable.
+            let mut jitter = 1e-12;
+            while factor.is_err() && jitter < 1.0 {
+                scaled.diag_mut().mapv_inplace(|v| v + jitter);
+                factor = linalg::cholesky(&scaled);
+                jitter *= 10.0;
+            }
+            let right: Array1<f64> = free.iter().zip(&scale).map(|(&i, s)| -gradient.host()[i] / s).collect();
+            let solution = linalg::cholesky_solve(&factor?, right.view())?;
+            let mut direction = gradient.zeros_like();
+            for ((&i, s), x) in free.iter().zip(&scale).zip(&solution) {
+                direction.host_mut()[i] = x / s;
+            }
+            return Ok(direction);
+        }
+    }
+
+    fn name_rank_deficiency(&mut self, oracle: &mut Oracle<'_>, total: usize) -> Result<()> {
+        let dependent = oracle.dependent_coordinates()?;
+        if dependent.is_empty() {
+            return Ok(());
+        }
+        let columns: Vec<String> = dependent.iter().map(|(_, name)| name.clone()).collect();
+        self.dependent = dependent.iter().map(|(i, _)| *i as f64).collect();
+        oracle.find(Finding {
+            kind: "rank-deficiency".into(),
+            message: format!(
+                "the design has rank {} of {total}: {} columns depend linearly on earlier ones and keep a coefficient of \
+                 zero; a ridge makes all coefficients unique",
+                total - columns.len(),
+                columns.len()
+            ),
+            columns,
+            direction: std::collections::BTreeMap::new(),
+        });
+        Ok(())
+    }
+
+    /// Looks for separation; complete separation ends the fit.
+    fn name_separation(&mut self, oracle: &mut Oracle<'_>, at: &Vector, step: &Vector) -> Result<Option<Step>> {
+        let Some(Separation { complete, columns, direction }) = oracle.separation(at, step)? else {
+            return Ok(None);
+        };
+        let names = oracle.coordinate_names();
+        let largest = direction.norm_max();
+        let direction = direction
+            .host()
+            .iter()
+            .zip(names)
+            .filter(|(value, _)| value.abs() > 1e-9 * largest)
+            .map(|(value, name)| (name, value / largest))
+            .collect();
+        let (kind, message) = if complete {
+            ("separation", "the classes are separable: the likelihood has no finite optimum. Add a ridge".to_owned())
+        } else {
+            let message = format!(
+                "the classes are quasi-separable: the coefficients of {} columns have no finite optimum. Add a ridge",
+                columns.len()
+            );
+            ("quasi-separation", message)
+        };
+        oracle.find(Finding { kind: kind.into(), message: message.clone(), columns, direction });
+        self.quasi_separated = !complete;
+        Ok(complete.then_some(Step::Stopped(message)))
+    }
+
+    /// When to look for separation while iterating: Newton's steps should have collapsed long before.
+    fn is_dragging(&self, step_size: f64) -> bool {
+        self.iteration >= 6
+            && self.iteration.is_multiple_of(3)
+            && !self.quasi_separated
+            && step_size > 0.3 * self.last_step_size
+    }
+
+    fn converged(&mut self, oracle: &mut Oracle<'_>, at: &Vector, how: String) -> Result<Step> {
+        if !self.quasi_separated && oracle.largest_predictor(at)? > SUSPICIOUS_PREDICTOR {
+            let step = self.direction.first().cloned().unwrap_or_else(|| at.zeros_like());
+            if let Some(step) = self.name_separation(oracle, at, &step)? {
+                return Ok(step);
+            }
+        }
+        Ok(if self.quasi_separated {
+            Step::Stopped(format!("{how}; quasi-separated, so some coefficients have no finite optimum"))
+        } else {
+            Step::Converged(how)
+        })
+    }
+
+    fn exact_step(&mut self, oracle: &mut Oracle<'_>, parameters: &mut Vector) -> Result<Step> {
+        let system = oracle.normal_system(parameters, Rows::All, false)?;
+        let Information::Dense(information) = system.information else {
+            return Err(Error::Numeric("the problem answered with a bound where the information was asked for".into()));
+        };
+        let acceptable = system.value.is_finite() && system.gradient.is_finite();
+        let near = self.last_decrement <= QUADRATIC_REGIME * system.value.abs();
+        if !acceptable || (system.value > self.accepted && !near) {
+            let (Some(previous), Some(direction)) = (self.previous.first(), self.direction.first_mut()) else {
+                oracle.finite("the objective at the start", system.value)?;
+                return Err(Error::Numeric("the gradient at the start is not finite".into()));
+            };
+            self.halved += 1;
+            parameters.copy_from(previous);
+            if self.halved > self.halvings as u64 {
+                let halvings = self.halvings;
+                return Ok(Step::Stopped(format!("the objective rose along the step, even halved {halvings} times")));
+            }
+            direction.scale(0.5);
+            parameters.axpy(1.0, direction);
+            oracle.note("step_fraction", 0.5_f64.powi(self.halved as i32));
+            return Ok(Step::Continue);
+        }
+        let fall = self.accepted - system.value;
+        self.accepted = system.value;
+        self.halved = 0;
+        self.iteration += 1;
+        let largest = system.gradient.norm_max();
+        oracle.note("gradient_norm", largest);
+        oracle.note("step_fraction", 1.0);
+        if largest <= self.tolerance {
+            return self.converged(
+                oracle,
+                parameters,
+                format!("gradient {largest:.1e} after {} steps", self.iteration),
+            );
+        }
+        let direction = self.solve(oracle, &information, &system.gradient)?;
+        let decrement = -0.5 * system.gradient.dot(&direction);
+        oracle.note("newton_decrement", decrement);
+        if self.quasi_separated && fall.abs() / (system.value.abs() + 0.1) < 1e-8 {
+            return self.converged(oracle, parameters, "the deviance changes by less than 1e-8".into());
+        }
+        // Once the gradient has stopped falling, one last step is taken and not judged.
+        let last = near && largest > 0.5 * self.last_gradient;
+        self.last_decrement = decrement;
+        self.last_gradient = largest;
+        let step_size = direction.norm();
+        if !near
+            && self.is_dragging(step_size)
+            && let Some(step) = self.name_separation(oracle, parameters, &direction)?
+        {
+            return Ok(step);
+        }
+        self.last_step_size = step_size;
+        self.previous = vec![parameters.clone()];
+        parameters.axpy(1.0, &direction);
+        self.direction = vec![direction];
+        if last {
+            return self.converged(
+                oracle,
+                parameters,
+                format!("gradient {largest:.1e}, at the rounding of the sums, after {} steps", self.iteration),
+            );
+        }
+        Ok(Step::Continue)
+    }
+
+    fn bound_step(&mut self, oracle: &mut Oracle<'_>, parameters: &mut Vector) -> Result<Step> {
+        let mut gradient = parameters.zeros_like();
+        let value = if self.bound.is_empty() {
+            let system = oracle.normal_system(parameters, Rows::All, true)?;
+            let Information::KroneckerBound { left, right, ridge } = system.information else {
+                return Err(Error::Numeric(
+                    "the problem answered with a full matrix where a bound was asked for".into(),
+                ));
+            };
+            self.bound = [left.nrows() as f64, right.nrows() as f64].to_vec();
+            self.bound.extend(left.iter().chain(&right).chain(&ridge));
+            let d = right.nrows() as f64;
+            oracle.count_solve(2.0 * d.powi(3) / 3.0);
+            gradient = system.gradient;
+            system.value
+        } else {
+            oracle.value_and_gradient(parameters, Rows::All, &mut gradient)?
+        };
+        oracle.finite("the objective", value)?;
+        let largest = gradient.norm_max();
+        oracle.note("gradient_norm", largest);
+        self.iteration += 1;
+        if largest <= self.tolerance {
+            return Ok(Step::Converged(format!("gradient {largest:.1e} after {} steps", self.iteration)));
+        }
+        if self.factors.is_none() {
+            self.factors = Some(BoundFactors::new(&self.bound)?);
+        }
+        let direction = self.factors.as_ref().expect("formed above").solve(&gradient)?;
+        parameters.axpy(-1.0, &direction);
+        Ok(Step::Continue)
+    }
+}
+
+impl Optimizer for Irls {
+    fn step(&mut self, oracle: &mut Oracle<'_>, parameters: &mut Vector) -> Result<Step> {
+        let bound = match self.mode {
+            Mode::Bound => true,
+            Mode::Exact => false,
+            Mode::Auto => parameters.len() > oracle.dense_limit()?,
+        };
+        if bound { self.bound_step(oracle, parameters) } else { self.exact_step(oracle, parameters) }
+    }
+
+    fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {
+        visitor.number("accepted", &mut self.accepted);
+        visitor.count("halved", &mut self.halved);
+        visitor.count("iteration", &mut self.iteration);
+        visitor.number("last_step_size", &mut self.last_step_size);
+        visitor.number("last_decrement", &mut self.last_decrement);
+        visitor.number("last_gradient", &mut self.last_gradient);
+        visitor.vectors("previous", &mut self.previous);
+        visitor.vectors("direction", &mut self.direction);
+        visitor.flag("rank_checked", &mut self.rank_checked);
+        visitor.numbers("dependent", &mut self.dependent);
+        visitor.flag("quasi_separated", &mut self.quasi_separated);
+        visitor.numbers("bound", &mut self.bound);
+    }
+}
+
+/// `(left (x) right + ridge)^-1` through the eigenvectors of `left`: one Cholesky factor per distinct eigenvalue.
+struct BoundFactors {
+    vectors: Array2<f64>,
+    /// For each eigenvector, which factor belongs to it.
+    factor_of: Vec<usize>,
+    factors: Vec<Array2<f64>>,
+}
+
+impl BoundFactors {
+    fn new(flat: &[f64]) -> Result<Self> {
+        let damaged = || Error::Numeric("checkpoint: the bound's matrices are damaged".into());
+        let [c, d] = flat.get(..2).ok_or_else(damaged)? else { return Err(damaged()) };
+        let (c, d) = (*c as usize, *d as usize);
+        if flat.len() != 2 + c * c + d * d + d {
+            return Err(damaged());
+        }
+        let shape = |rows, values: &[f64]| {
+            Array2::from_shape_vec((rows, rows), values.to_vec()).map_err(|e| Error::Numeric(e.to_string()))
+        };
+        let left = shape(c, &flat[2..2 + c * c])?;
+        let right = shape(d, &flat[2 + c * c..2 + c * c + d * d])?;
+        let ridge = &flat[2 + c * c + d * d..];
+        let (values, vectors) = linalg::symmetric_eigen(&left)?;
+        let mut distinct: Vec<f64> = Vec::new();
+        let mut factors = Vec::new();
+        let mut factor_of = Vec::with_capacity(c);
+        for &value in &values {
+            let known = distinct.iter().position(|v| (v - value).abs() <= 1e-12 * values[c - 1].abs());
+            factor_of.push(known.unwrap_or(distinct.len()));
+            if known.is_some() {
+                continue;
+            }
+            distinct.push(value);
+            let mut matrix = &right * value;
+            // A direction in which all classes move together changes no probability: it is held by full damping, or
+            // rounding would be divided by nothing. Columns without variation need a little help too.
+            let common = value.abs() <= 1e-9 * values[c - 1];
+            let largest = matrix.diag().iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+            let help = if common { values[c - 1] } else { 1e-9 * largest };
+            for (j, ridge) in ridge.iter().enumerate() {
+                matrix[[j, j]] += ridge + help;
+            }
+            factors.push(linalg::cholesky(&matrix)?);
+        }
+        Ok(Self { vectors, factor_of, factors })
+    }
+
+    fn solve(&self, gradient: &Vector) -> Result<Vector> {
+        let c = self.vectors.nrows();
+        let d = self.factors[0].nrows();
+        let g = Array2::from_shape_vec((c, d), gradient.host().to_vec()).map_err(|e| Error::Numeric(e.to_string()))?;
+        let rotated = self.vectors.t().dot(&g);
+        let mut solved = Array2::zeros((c, d));
+        for (i, &factor) in self.factor_of.iter().enumerate() {
+            solved.row_mut(i).assign(&linalg::cholesky_solve(&self.factors[factor], rotated.row(i))?);
+        }
+        let back = self.vectors.dot(&solved);
+        Vector::from_values(gradient.layout(), back.iter().copied().collect())
+    }
+}

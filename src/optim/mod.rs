@@ -1,0 +1,129 @@
+//! Optimizers: each in a file of its own, behind the oracle, knowing no model and no dataset.
+
+pub mod admm;
+pub mod hessian_free;
+pub mod irls;
+pub mod sgd;
+mod state;
+
+pub use state::{StateReader, StateVisitor, StateWriter};
+
+use crate::error::Result;
+use crate::oracle::{Capability, Counters, Finding, Oracle, Problem, Setting, Settings, Stream, Vector, stream};
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// There is more to do.
+    Continue,
+    /// The optimizer's own criterion is met; the reason in words.
+    Converged(String),
+    /// No further progress is possible, or no finite optimum exists; the reason in words.
+    Stopped(String),
+}
+
+/// Something that moves parameters by questions to an [`Oracle`].
+pub trait Optimizer {
+    /// Allocates what depends on the problem's size. Called once before the first step, and before
+    /// [`Optimizer::visit_state`] restores a checkpoint.
+    ///
+    /// # Errors
+    /// If the problem lacks something that was declared.
+    fn start(&mut self, oracle: &mut Oracle<'_>, parameters: &Vector) -> Result<()> {
+        let _ = (oracle, parameters);
+        Ok(())
+    }
+
+    /// One step: moves `parameters`.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`](crate::Error::Diverged) when a quantity is not finite; whatever the oracle reports.
+    fn step(&mut self, oracle: &mut Oracle<'_>, parameters: &mut Vector) -> Result<Step>;
+
+    /// The point to evaluate and report, where it is not the iterate itself (averages, consensus variables).
+    fn reported<'a>(&'a self, parameters: &'a Vector) -> &'a Vector {
+        parameters
+    }
+
+    /// Shows everything that outlives a step to the visitor, always in the same order: this one method saves,
+    /// restores and measures the state.
+    fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {
+        let _ = visitor;
+    }
+}
+
+/// A registered optimizer.
+#[derive(Clone)]
+pub struct OptimizerEntry {
+    /// The name used in experiment files.
+    pub name: &'static str,
+    /// One line on what it is.
+    pub summary: &'static str,
+    /// Where it comes from: author, year, section.
+    pub paper: &'static str,
+    /// The capabilities it needs.
+    pub needs: &'static [Capability],
+    /// Whether it draws random numbers; if not, several seeds are one cell.
+    pub stochastic: bool,
+    /// Its hyperparameters with ranges and defaults.
+    pub settings: &'static [Setting],
+    /// Builds it from checked settings.
+    pub build: fn(&Settings) -> Result<Box<dyn Optimizer>>,
+}
+
+impl std::fmt::Debug for OptimizerEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OptimizerEntry({})", self.name)
+    }
+}
+
+/// What [`minimize`] ended with.
+#[derive(Debug, Clone)]
+pub struct Fit {
+    /// The reported point.
+    pub parameters: Vector,
+    /// How the last step ended: [`Step::Continue`] if the steps ran out.
+    pub outcome: Step,
+    /// Steps taken.
+    pub steps: u64,
+    /// What was asked of the problem.
+    pub counters: Counters,
+    /// What was noticed on the way.
+    pub findings: Vec<Finding>,
+}
+
+/// Runs an optimizer from the problem's own start until it stops or `max_steps` are taken: no clock, no records. The
+/// workbench's runner does the same with both.
+///
+/// # Errors
+/// Whatever the optimizer or the problem reports.
+pub fn minimize(
+    entry: &OptimizerEntry,
+    settings: &Settings,
+    problem: &dyn Problem,
+    seed: u64,
+    max_steps: u64,
+) -> Result<Fit> {
+    let mut optimizer = (entry.build)(settings)?;
+    let mut oracle = Oracle::new(problem, entry.name, entry.needs, seed, 1);
+    let mut parameters = problem.initial(&mut stream(seed, Stream::Initialization));
+    optimizer.start(&mut oracle, &parameters)?;
+    let mut outcome = Step::Continue;
+    while outcome == Step::Continue && oracle.step() < max_steps {
+        oracle.begin_step();
+        outcome = optimizer.step(&mut oracle, &mut parameters)?;
+    }
+    Ok(Fit {
+        parameters: optimizer.reported(&parameters).clone(),
+        outcome,
+        steps: oracle.step(),
+        counters: *oracle.counters(),
+        findings: oracle.findings().to_vec(),
+    })
+}
+
+/// The optimizers of this crate, in the order in which they are listed.
+#[must_use]
+pub fn registry() -> Vec<OptimizerEntry> {
+    vec![sgd::ENTRY, irls::ENTRY, admm::ENTRY, hessian_free::ENTRY]
+}
