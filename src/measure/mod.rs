@@ -1,0 +1,6 @@
+//! What is measured: the clock, metrics of predictions, memory and the machine.
+
+pub mod clock;
+pub mod environment;
+pub mod memory;
+pub mod metrics;
