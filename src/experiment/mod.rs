@@ -1,0 +1,28 @@
+//! Experiments: the file that states one, the plan made from it, the process of each cell, and what they leave behind.
+
+mod budget;
+mod cell;
+mod checkpoint;
+mod document;
+mod interrupt;
+mod message;
+mod plan;
+mod problem;
+mod progress;
+mod record;
+mod reference;
+mod runner;
+mod spec;
+mod trace;
+
+pub use budget::{Budget, Schedule};
+pub use checkpoint::read_weights;
+pub use interrupt::{count as interruptions, install as count_interruptions};
+pub use plan::{NUMERICS_VERSION, Plan, Skipped};
+pub use progress::Names;
+pub use record::{CellConfig, CellFolder, CellResult, Status, read_json, write_whole};
+pub use runner::{Options, Outcome, State, run, state_of};
+pub use spec::{Folds, Reported, Spec, Target};
+
+pub(crate) use cell::run as run_cell;
+pub(crate) use reference::solve as solve_reference;

@@ -1,0 +1,308 @@
+//! The plan: every cell of the grid, and every pair that does not fit with its reason, before anything runs.
+//!
+//! Whether an optimizer fits a problem is asked of the problem itself: each model is built once on its data, off every
+//! clock. Cells stand in an interleaved order: all of them with the first seed come before any with the second.
+
+use super::problem::model_data;
+use super::record::{CellConfig, ComponentRecord, DatasetRecord, Values, content_hash};
+use super::spec::{ComponentSpec, DatasetSpec, Folds, MOST_CELLS, Reported, Spec};
+use crate::data::SplitSpec;
+use crate::data::open::{Opened, Source};
+use crate::error::{Error, Result};
+use crate::model::{Model, ModelEntry};
+use crate::optim::OptimizerEntry;
+use crate::oracle::Settings;
+use crate::workbench::Workbench;
+use serde::Serialize;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Raised whenever a change to this program changes the numbers of a cell: finished cells are then run anew.
+pub const NUMERICS_VERSION: u32 = 1;
+
+/// A cell that cannot be run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Skipped {
+    /// What it would be.
+    pub cell: CellConfig,
+    /// Why the parts do not fit.
+    pub reason: String,
+}
+
+/// What an experiment consists of.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Plan {
+    /// The cells in the order in which they run.
+    pub cells: Vec<CellConfig>,
+    /// The cells that cannot be run.
+    pub skipped: Vec<Skipped>,
+    /// The problems, with whether each is convex.
+    pub problems: BTreeMap<String, bool>,
+}
+
+/// A component's checked settings at one point of its grid.
+struct Point<'a, E> {
+    spec: &'a ComponentSpec,
+    entry: &'a E,
+    settings: Settings,
+}
+
+impl<E> Point<'_, E> {
+    fn values(&self) -> Values {
+        self.settings.values().iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    }
+
+    fn record(&self, settings: Values) -> ComponentRecord {
+        let label = self.spec.label.clone().unwrap_or_else(|| self.spec.name.clone());
+        ComponentRecord { name: self.spec.name.clone(), label, settings }
+    }
+}
+
+impl Plan {
+    /// Plans an experiment: opens its datasets and builds each of its models once. `progress` is told about an import
+    /// of a large file into the cache: bytes done, bytes in all.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for settings, folds or targets that cannot be used; whatever opening the datasets reports.
+    pub fn new(spec: &Spec, workbench: &Workbench, progress: &dyn Fn(u64, u64)) -> Result<Self> {
+        let models = points(&spec.models, |name| workbench.model(name), |entry| entry.settings)?;
+        let optimizers = points(&spec.optimizers, |name| workbench.optimizer(name), |entry| entry.settings)?;
+        for point in &optimizers {
+            (point.entry.build)(&point.settings)?;
+        }
+        let mut planner = Planner { spec, plan: Self::default(), seen: BTreeSet::new(), cells: Vec::new() };
+        for dataset in &spec.datasets {
+            let opened = dataset.choice.open(&workbench.datasets, progress)?;
+            planner.add_dataset(workbench, dataset, &opened, &models, &optimizers)?;
+        }
+        // Stable: within a seed, cells keep the order of the file.
+        planner.cells.sort_by_key(|(seed, _)| *seed);
+        planner.plan.cells = planner.cells.into_iter().map(|(_, cell)| cell).collect();
+        Ok(planner.plan)
+    }
+}
+
+fn points<'a, E>(
+    specs: &'a [ComponentSpec],
+    find: impl Fn(&str) -> Result<&'a E>,
+    declared: impl Fn(&E) -> &'static [crate::oracle::Setting],
+) -> Result<Vec<Point<'a, E>>> {
+    let mut points = Vec::new();
+    for spec in specs {
+        let entry = find(&spec.name)?;
+        for values in spec.points() {
+            let settings = Settings::check(&spec.place, declared(entry), &values)?;
+            points.push(Point { spec, entry, settings });
+        }
+    }
+    Ok(points)
+}
+
+struct Planner<'a> {
+    spec: &'a Spec,
+    plan: Plan,
+    seen: BTreeSet<String>,
+    /// Cells with the position of their seed.
+    cells: Vec<(usize, CellConfig)>,
+}
+
+impl Planner<'_> {
+    fn add_dataset(
+        &mut self,
+        workbench: &Workbench,
+        dataset: &DatasetSpec,
+        opened: &Opened,
+        models: &[Point<'_, ModelEntry>],
+        optimizers: &[Point<'_, OptimizerEntry>],
+    ) -> Result<()> {
+        let placed = |error| match error {
+            Error::Config { finding, remedy, .. } => Error::config(&dataset.place, finding, remedy),
+            other => other,
+        };
+        let split = |fold| dataset.choice.split(&workbench.datasets, &dataset.split, opened, fold).map_err(placed);
+        let folds = folds(&self.spec.folds, &split(None)?, dataset)?;
+        // What fits and what does not is the same in every fold: the models are built on the first alone.
+        let mut fits: Option<Vec<Fit>> = None;
+        for fold in folds {
+            let split = split(fold)?;
+            let splits = split.apply(&opened.table).map_err(placed)?;
+            let rows = [splits.train.len(), splits.validation.len(), splits.test.len()];
+            if rows[1] == 0 {
+                self.check_validation(dataset)?;
+            }
+            let fits = match &mut fits {
+                Some(fits) => fits,
+                empty => {
+                    let data = model_data(&opened.table, &splits);
+                    let fit = |point: &Point<'_, ModelEntry>| Fit::of((point.entry.build)(&data, &point.settings));
+                    empty.insert(models.iter().map(fit).collect::<Result<_>>()?)
+                }
+            };
+            let record = dataset_record(dataset, opened, split, rows);
+            for (model, fit) in models.iter().zip(fits.iter()) {
+                for optimizer in optimizers {
+                    self.add(&record, fold, model, fit, optimizer)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_validation(&self, dataset: &DatasetSpec) -> Result<()> {
+        let target = self.spec.target.as_ref().filter(|target| target.metric.starts_with("validation"));
+        let wanted = match target {
+            Some(target) => format!("the target is a {}", target.metric.replace('_', " ")),
+            None if self.spec.report == Reported::BestValidation => "report = \"best-validation\"".to_owned(),
+            None => return Ok(()),
+        };
+        let finding = format!("{wanted}, but the split has no validation rows");
+        Err(Error::config(&dataset.place, finding, "give `split` validation rows, or take another target or report"))
+    }
+
+    fn add(
+        &mut self,
+        dataset: &DatasetRecord,
+        fold: Option<usize>,
+        model: &Point<'_, ModelEntry>,
+        fit: &Fit,
+        optimizer: &Point<'_, OptimizerEntry>,
+    ) -> Result<()> {
+        let spec = self.spec;
+        let model_record = model.record(model.values());
+        let problem = content_hash(&json!({
+            "fingerprint": dataset.fingerprint,
+            "order": dataset.order,
+            "read": match &dataset.source.source {
+                Source::File { read, .. } => Some(read),
+                Source::Registered(_) => None,
+            },
+            "split": dataset.split,
+            "model": model_record.name,
+            "settings": model_record.settings,
+        }));
+        let budget = optimizer.spec.budget.or(spec.budget).unwrap_or_default();
+        let hyperparameters = optimizer.values();
+        let reason = fit.refusal(optimizer.entry);
+        let random = optimizer.entry.stochastic || model.entry.random_start;
+        let seeds = if random && reason.is_none() { spec.seeds.len() } else { 1 };
+        for (position, &seed) in spec.seeds.iter().take(seeds).enumerate() {
+            // Seconds are left out: they truncate a cell and change none of its numbers.
+            let cell = content_hash(&json!({
+                "numerics": NUMERICS_VERSION,
+                "problem": problem,
+                "optimizer": optimizer.spec.name,
+                "hyperparameters": hyperparameters,
+                "seed": seed,
+                "passes": budget.passes,
+                "steps": budget.steps,
+                "target": spec.target,
+                "report": spec.report,
+                "evaluate": spec.evaluate,
+                "threads": spec.threads,
+            }));
+            if !self.seen.insert(cell.clone()) {
+                continue;
+            }
+            if self.seen.len() > MOST_CELLS {
+                let remedy = "leave out values, seeds or folds";
+                return Err(Error::config(&spec.name, format!("more than {MOST_CELLS} cells"), remedy));
+            }
+            let config = CellConfig {
+                cell,
+                experiment: spec.name.clone(),
+                dataset: dataset.clone(),
+                model: model_record.clone(),
+                optimizer: optimizer.record(Values::new()),
+                hyperparameters: hyperparameters.clone(),
+                problem: problem.clone(),
+                seed,
+                fold,
+                budget,
+                target: spec.target.clone(),
+                report: spec.report,
+                evaluate: spec.evaluate,
+                threads: spec.threads,
+            };
+            match &reason {
+                Some(reason) => self.plan.skipped.push(Skipped { cell: config, reason: reason.clone() }),
+                None => {
+                    self.plan.problems.insert(problem.clone(), fit.is_convex());
+                    self.cells.push((position, config));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn dataset_record(dataset: &DatasetSpec, opened: &Opened, split: SplitSpec, rows: [usize; 3]) -> DatasetRecord {
+    let table = &opened.table;
+    let name = dataset.choice.name();
+    let mut label = dataset.label.clone().unwrap_or_else(|| name.clone());
+    if table.simulated {
+        label.push_str(" (simulated)");
+    }
+    DatasetRecord {
+        name,
+        label,
+        simulated: table.simulated,
+        fingerprint: table.fingerprint.clone(),
+        order: table.order,
+        source: dataset.choice.clone(),
+        split,
+        rows,
+    }
+}
+
+fn folds(wanted: &Folds, split: &SplitSpec, dataset: &DatasetSpec) -> Result<Vec<Option<usize>>> {
+    let SplitSpec::Folds { count, fold, .. } = *split else { return Ok(vec![None]) };
+    match wanted {
+        Folds::One => Ok(vec![Some(fold)]),
+        Folds::All if count <= 1000 => Ok((0..count).map(Some).collect()),
+        Folds::All => {
+            let finding = format!("folds = \"all\" of {count} folds");
+            Err(Error::config(&dataset.place, finding, "name at most 1000 folds"))
+        }
+        Folds::Some(folds) => match folds.iter().find(|&&fold| fold >= count) {
+            Some(fold) => {
+                let remedy =
+                    format!("`folds` takes \"all\" or a list of numbers from 0 to {}", count.saturating_sub(1));
+                Err(Error::config(&dataset.place, format!("there is no fold {fold} of {count}"), remedy))
+            }
+            None => Ok(folds.iter().copied().map(Some).collect()),
+        },
+    }
+}
+
+/// What a model answers when it is asked what fits.
+enum Fit {
+    Model(Box<dyn Model>),
+    /// It cannot be built on this dataset; the reason.
+    Unfit(String),
+}
+
+impl Fit {
+    fn of(built: Result<Box<dyn Model>>) -> Result<Self> {
+        match built {
+            Ok(model) => Ok(Self::Model(model)),
+            Err(Error::Config { finding, remedy, .. }) => Ok(Self::Unfit(format!("{finding}; {remedy}"))),
+            Err(Error::Unsupported { reason, .. }) => Ok(Self::Unfit(reason)),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Why an optimizer does not fit, if it does not.
+    fn refusal(&self, optimizer: &OptimizerEntry) -> Option<String> {
+        match self {
+            Self::Unfit(reason) => Some(reason.clone()),
+            Self::Model(model) => optimizer.needs.iter().find_map(|&need| {
+                let reason = model.offers(need).err()?;
+                Some(format!("{} needs the {need}, and {reason}", optimizer.name))
+            }),
+        }
+    }
+
+    fn is_convex(&self) -> bool {
+        matches!(self, Self::Model(model) if model.is_convex())
+    }
+}

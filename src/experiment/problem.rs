@@ -1,0 +1,64 @@
+//! From a cell's record back to its problem: the dataset opened, split, and the model built on it.
+
+use super::record::CellConfig;
+use crate::data::{RowOrder, Splits, Table, examples};
+use crate::device::PANEL_ROWS;
+use crate::error::{DataError, Result};
+use crate::model::{Model, ModelData};
+use crate::oracle::Settings;
+use crate::workbench::Workbench;
+
+/// The splits of a table as models take them.
+#[must_use]
+pub fn model_data(table: &Table, splits: &Splits) -> ModelData {
+    ModelData {
+        train: examples(table, &splits.train),
+        validation: examples(table, &splits.validation),
+        test: examples(table, &splits.test),
+        task: table.task.clone(),
+        columns: table.columns.clone(),
+    }
+}
+
+/// Rows that stay together in minibatches: panels of a table that was shuffled when it was stored, else single rows.
+#[must_use]
+pub fn block_rows(order: RowOrder) -> usize {
+    match order {
+        RowOrder::Shuffled { .. } => PANEL_ROWS,
+        RowOrder::AsRead => 1,
+    }
+}
+
+/// A cell's model on its data.
+pub struct Opened {
+    /// The model, which is also the problem.
+    pub model: Box<dyn Model>,
+    /// Rows that stay together in minibatches.
+    pub block_rows: usize,
+}
+
+/// Opens a cell's dataset and builds its model with the given settings.
+///
+/// # Errors
+/// If the dataset is not the one that was planned with, or whatever opening and building report.
+pub fn open(workbench: &Workbench, config: &CellConfig, settings: &Settings) -> Result<Opened> {
+    let dataset = &config.dataset;
+    let table = dataset.source.open(&workbench.datasets, &|_, _| ())?.table;
+    if table.fingerprint != dataset.fingerprint || table.order != dataset.order {
+        let finding = "its content is not what it was when the experiment was planned";
+        return Err(DataError::new(&dataset.name, finding, "run the experiment again").into());
+    }
+    let data = model_data(&table, &dataset.split.apply(&table)?);
+    drop(table);
+    let model = (workbench.model(&config.model.name)?.build)(&data, settings)?;
+    Ok(Opened { model, block_rows: block_rows(dataset.order) })
+}
+
+/// The model's settings as recorded, checked again.
+///
+/// # Errors
+/// If a setting is no longer known or in range.
+pub fn model_settings(workbench: &Workbench, config: &CellConfig) -> Result<Settings> {
+    let entry = workbench.model(&config.model.name)?;
+    Settings::check(&format!("config.json, model {}", entry.name), entry.settings, &config.model.settings)
+}

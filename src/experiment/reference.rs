@@ -1,0 +1,174 @@
+//! The smallest objective of each convex problem, against which plots measure suboptimality.
+//!
+//! It comes from IRLS with sums in `f64`, run to its numerical limit, or, where IRLS does not fit, from a long run of
+//! ADMM; never larger than the smallest objective that any cell has seen. Each solve has a process of its own, after all
+//! cells, outside every clock.
+
+use super::interrupt;
+use super::plan::Plan;
+use super::problem;
+use super::progress::Progress;
+use super::record::{CellConfig, CellFolder, Values, read_json, write_json};
+use super::runner::Process;
+use super::trace;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::optim::{OptimizerEntry, Step};
+use crate::oracle::{Oracle, SettingValue, Settings, Stream, stream};
+use crate::workbench::Workbench;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A reference optimum.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    /// Hash of what is minimized.
+    pub problem: String,
+    /// Its smallest value, nats per row.
+    pub objective: f64,
+    /// Infinity norm of the gradient there, where it is known.
+    pub gradient_norm: Option<f64>,
+    /// How it was found.
+    pub method: String,
+}
+
+/// Optimizers that solve to high precision, in order of preference, with their settings for that and the most steps.
+const SOLVERS: [(&str, &[(&str, f64)], u64); 2] = [
+    ("irls", &[("tolerance", 1e-14)], 200),
+    ("admm", &[("absolute_tolerance", 1e-13), ("relative_tolerance", 1e-13), ("local_accuracy", 1e-3)], 20_000),
+];
+
+/// The longest solve.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Solves every convex problem that has no reference yet or whose cells have run; true if the user stopped it.
+pub(super) fn solve_all(folder: &Path, plan: &Plan, touched: &BTreeSet<String>, progress: &Progress) -> Result<bool> {
+    let references = folder.join("references");
+    std::fs::create_dir_all(&references).map_err(Error::io(&references, "create"))?;
+    for problem in plan.problems.iter().filter(|(_, convex)| **convex).map(|(problem, _)| problem) {
+        let known = references.join(format!("{problem}.json")).exists();
+        let Some(cell) = plan.cells.iter().find(|cell| cell.problem == *problem) else { continue };
+        if known && !touched.contains(problem) {
+            continue;
+        }
+        progress.other(&format!("reference optimum of {} on {}", cell.model.label, cell.dataset.label));
+        let log = references.join("log.txt");
+        let arguments = [("--dir", folder.as_os_str()), ("--cell", OsStr::new(&cell.cell))];
+        let mut process = Process::start("reference", &arguments, cell.threads, &log)?;
+        let end = process.attend(Some(LIMIT + Duration::from_secs(300)), |_| ())?;
+        if interrupt::count() > 0 {
+            return Ok(true);
+        }
+        if !end.status.success() {
+            progress.note(&format!("no reference optimum of {problem}: see {}", log.display()));
+        }
+    }
+    Ok(false)
+}
+
+/// Solves the problem of a cell and writes `references/PROBLEM.json`.
+///
+/// # Errors
+/// If the cell's record or dataset cannot be read, or nothing finite was found.
+pub fn solve(workbench: &Workbench, folder: &Path, cell: &str) -> Result<()> {
+    interrupt::install()?;
+    let config: CellConfig = read_json(&CellFolder::new(folder.join("cells").join(cell)).config())?;
+    let path = folder.join("references").join(format!("{}.json", config.problem));
+    let known: Option<Reference> = read_json(&path).ok();
+    let mut best = match known {
+        Some(reference) => Some(reference),
+        None => solve_problem(workbench, &config)?,
+    };
+    if let Some(seen) = smallest_seen(folder, &config.problem)?
+        && best.as_ref().is_none_or(|best| seen < best.objective)
+    {
+        // Where a solve came as far, the difference is rounding: the method stays its own.
+        let method = match &best {
+            Some(best) if best.objective - seen <= 1e-7 * seen.abs() => best.method.clone(),
+            _ => "the smallest objective that a cell of this experiment has seen".to_owned(),
+        };
+        let gradient_norm = best.and_then(|best| best.gradient_norm);
+        best = Some(Reference { problem: config.problem.clone(), objective: seen, gradient_norm, method });
+    }
+    match best {
+        Some(best) => write_json(&path, &best),
+        None => Err(Error::Numeric(format!("{}: no finite objective was found", config.problem))),
+    }
+}
+
+fn solve_problem(workbench: &Workbench, config: &CellConfig) -> Result<Option<Reference>> {
+    let entry = workbench.model(&config.model.name)?;
+    let mut values = config.model.settings.clone();
+    if entry.settings.iter().any(|setting| setting.name == "accuracy") {
+        values.insert("accuracy".into(), SettingValue::Word("high".into()));
+    }
+    let settings = Settings::check("reference", entry.settings, &values)?;
+    let opened = problem::open(workbench, config, &settings)?;
+    for (name, settings, most_steps) in SOLVERS {
+        let Ok(entry) = workbench.optimizer(name) else { continue };
+        if let Some(reason) = entry.needs.iter().find_map(|&need| opened.model.offers(need).err()) {
+            eprintln!("{name} does not fit: {reason}");
+            continue;
+        }
+        match solve_with(&*opened.model, entry, settings, most_steps, config) {
+            Ok(reference) => return Ok(Some(reference)),
+            Err(error) => eprintln!("{name}: {error}"),
+        }
+    }
+    Ok(None)
+}
+
+fn solve_with(
+    model: &dyn Model,
+    entry: &OptimizerEntry,
+    settings: &[(&str, f64)],
+    most_steps: u64,
+    config: &CellConfig,
+) -> Result<Reference> {
+    let started = Instant::now();
+    let known = settings.iter().filter(|(name, _)| entry.settings.iter().any(|setting| setting.name == *name));
+    let values: Values = known.map(|(name, value)| ((*name).to_owned(), SettingValue::Real(*value))).collect();
+    let settings = Settings::check("reference", entry.settings, &values)?;
+    let mut optimizer = (entry.build)(&settings)?;
+    let mut parameters = model.initial(&mut stream(config.seed, Stream::Initialization));
+    let mut oracle = Oracle::new(model, entry.name, entry.needs, config.seed, 1);
+    optimizer.start(&mut oracle, &parameters)?;
+    let mut ending = "the limit of steps or time was reached".to_owned();
+    while oracle.step() < most_steps && started.elapsed() < LIMIT {
+        if interrupt::count() > 0 {
+            return Err(Error::Interrupted);
+        }
+        oracle.begin_step();
+        match optimizer.step(&mut oracle, &mut parameters)? {
+            Step::Continue => {}
+            Step::Converged(reason) | Step::Stopped(reason) => {
+                ending = reason;
+                break;
+            }
+        }
+    }
+    let (objective, gradient_norm) = model.objective(optimizer.reported(&parameters))?;
+    let objective = oracle.finite("the objective", objective)?;
+    let method = format!("{} with sums in f64, {} steps: {ending}", entry.name, oracle.step());
+    Ok(Reference { problem: config.problem.clone(), objective, gradient_norm, method })
+}
+
+/// The smallest objective in the traces of a problem's cells.
+fn smallest_seen(folder: &Path, problem: &str) -> Result<Option<f64>> {
+    let cells = folder.join("cells");
+    let mut smallest: Option<f64> = None;
+    for entry in std::fs::read_dir(&cells).map_err(Error::io(&cells, "read"))? {
+        let cell = CellFolder::new(entry.map_err(Error::io(&cells, "read"))?.path());
+        let of_problem = read_json::<CellConfig>(&cell.config()).is_ok_and(|config| config.problem == problem);
+        if of_problem
+            && cell.trace().exists()
+            && let Some(value) = trace::smallest(&cell.trace(), "objective")?
+        {
+            smallest = Some(smallest.map_or(value, |known| known.min(value)));
+        }
+    }
+    Ok(smallest)
+}
