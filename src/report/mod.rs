@@ -1,0 +1,181 @@
+//! The report room: reads the files of a run and draws them, as figures (SVG and PNG) and as tables.
+//!
+//! It knows a run by its files alone (docs/file-formats.md) and never reaches into what produced them. [`runs::load`]
+//! reads a folder; [`figures`] lays the figures out; [`write_report`] writes everything; [`summary`] prints tables.
+
+mod accuracy_time;
+mod axes;
+mod curves;
+mod draw;
+mod export;
+mod figure;
+mod font;
+mod groups;
+mod labels;
+mod lines;
+mod parameters;
+pub mod runs;
+pub mod scene;
+mod style;
+mod suboptimality;
+pub mod summary;
+mod time_to_target;
+mod trace;
+mod units;
+
+pub use font::Weight;
+pub use runs::Runs;
+pub use style::{Color, Dash, MarkerShape};
+pub use trace::Trace;
+
+use crate::error::{Error, Result};
+use figure::Heading;
+use groups::Dataset;
+use scene::Scene;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A figure that is ready to be drawn, or why there is none.
+#[derive(Debug, Clone)]
+pub struct Figure {
+    /// The file's name without its ending: `accuracy-time`, followed by the dataset where there are several.
+    pub name: String,
+    /// What it shows, in a few words.
+    pub caption: String,
+    /// The figure, or what is missing for it.
+    pub scene: Result<Scene, String>,
+}
+
+/// The four figures of each dataset: accuracy versus time, suboptimality versus passes, accuracy versus parameters,
+/// and time to target.
+#[must_use]
+pub fn figures(runs: &Runs) -> Vec<Figure> {
+    let datasets = groups::datasets(runs);
+    let mut figures = Vec::new();
+    for dataset in &datasets {
+        let heading = heading(runs, dataset);
+        let suffix = if datasets.len() > 1 { format!("-{}", file_name(&dataset.name)) } else { String::new() };
+        let on = if datasets.len() > 1 { format!(" on {}", dataset.name) } else { String::new() };
+        for (name, caption, scene) in [
+            ("accuracy-time", "Test accuracy versus training time", accuracy_time::draw(&heading, dataset)),
+            ("suboptimality", "Training objective versus data passes", suboptimality::draw(&heading, dataset, runs)),
+            ("accuracy-parameters", "Test accuracy versus parameters", parameters::draw(&heading, dataset)),
+            ("time-to-target", "Training time to the target", time_to_target::draw(&heading, dataset)),
+        ] {
+            figures.push(Figure { name: format!("{name}{suffix}"), caption: format!("{caption}{on}"), scene });
+        }
+    }
+    figures
+}
+
+fn heading(runs: &Runs, dataset: &Dataset<'_>) -> Heading {
+    let mut subtitle = dataset.description();
+    if let [model] = &dataset.models[..] {
+        let _ = write!(subtitle, " · {}", model.name);
+    }
+    Heading { title: runs.question.clone().unwrap_or_else(|| runs.name.clone()), subtitle }
+}
+
+/// Draws all figures into `out/NAME/` as SVG and PNG, with `summary.md` beside them, and lists in `out/index.md` every
+/// report that `out` holds. Each file is written under another name first and then renamed. Returns the files written.
+///
+/// # Errors
+/// [`Error::Io`] where a file cannot be written.
+pub fn write_report(runs: &Runs, out: &Path) -> Result<Vec<PathBuf>> {
+    let folder = out.join(file_name(&runs.name));
+    fs::create_dir_all(&folder).map_err(Error::io(&folder, "create"))?;
+    let figures = figures(runs);
+    let mut written = Vec::new();
+    for figure in &figures {
+        let svg_path = folder.join(format!("{}.svg", figure.name));
+        let png_path = folder.join(format!("{}.png", figure.name));
+        let Ok(scene) = &figure.scene else {
+            // A figure of an earlier report would tell of cells that are no longer there.
+            for stale in [svg_path, png_path] {
+                if stale.exists() {
+                    fs::remove_file(&stale).map_err(Error::io(&stale, "remove"))?;
+                }
+            }
+            continue;
+        };
+        write_whole(&svg_path, draw::svg(scene)?.as_bytes())?;
+        let unfinished = unfinished_name(&png_path);
+        draw::png(scene, &unfinished)?;
+        fs::rename(&unfinished, &png_path).map_err(Error::io(&png_path, "write"))?;
+        written.extend([svg_path, png_path]);
+    }
+    let summary_path = folder.join("summary.md");
+    write_whole(&summary_path, page(runs, &figures).as_bytes())?;
+    let index_path = out.join("index.md");
+    write_whole(&index_path, index(out)?.as_bytes())?;
+    written.extend([summary_path, index_path]);
+    Ok(written)
+}
+
+/// The text of `summary.md`.
+fn page(runs: &Runs, figures: &[Figure]) -> String {
+    let mut page = format!("# {}\n\n", runs.question.as_deref().unwrap_or(&runs.name));
+    if runs.question.is_some() {
+        let _ = writeln!(page, "Experiment `{}`.\n", runs.name);
+    }
+    page.push_str(&summary::markdown(runs));
+    for figure in figures {
+        if figure.scene.is_ok() {
+            let Figure { name, caption, .. } = figure;
+            let _ = writeln!(page, "## {caption}\n\n[![{caption}]({name}.png)]({name}.svg)\n");
+        }
+    }
+    let missing: Vec<_> = figures.iter().filter_map(|figure| Some((figure, figure.scene.as_ref().err()?))).collect();
+    if !missing.is_empty() {
+        page.push_str("## Not drawn\n\n");
+        for (figure, reason) in missing {
+            let _ = writeln!(page, "- {}: {reason}.", figure.caption);
+        }
+    }
+    page
+}
+
+/// The text of `index.md`: every folder of `out` that holds a report.
+fn index(out: &Path) -> Result<String> {
+    let mut names: Vec<String> = Vec::new();
+    for entry in fs::read_dir(out).map_err(Error::io(out, "read"))? {
+        let entry = entry.map_err(Error::io(out, "read"))?;
+        if entry.path().join("summary.md").is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    let mut index = "# Reports\n\n".to_owned();
+    for name in names {
+        let text = fs::read_to_string(out.join(&name).join("summary.md")).unwrap_or_default();
+        let title = text.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or(&name);
+        let _ = writeln!(index, "- [{name}]({name}/summary.md): {title}");
+    }
+    Ok(index)
+}
+
+/// A name that can stand in a path: letters, digits, dots, hyphens and underscores.
+fn file_name(name: &str) -> String {
+    let mut safe = String::with_capacity(name.len());
+    for character in name.chars() {
+        if character.is_alphanumeric() || character == '_' || (character == '.' && !safe.is_empty()) {
+            safe.push(character);
+        } else if !safe.ends_with('-') && !safe.is_empty() {
+            safe.push('-');
+        }
+    }
+    let safe = safe.trim_end_matches('-');
+    if safe.is_empty() { "report".to_owned() } else { safe.to_owned() }
+}
+
+fn unfinished_name(path: &Path) -> PathBuf {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    path.with_file_name(format!(".unfinished-{}-{name}", std::process::id()))
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let unfinished = unfinished_name(path);
+    fs::write(&unfinished, bytes).map_err(Error::io(&unfinished, "write"))?;
+    fs::rename(&unfinished, path).map_err(Error::io(path, "write"))
+}

@@ -1,0 +1,246 @@
+//! Figure: accuracy on the test rows versus number of parameters, with the Pareto front: the cells which no other beats
+//! with as many parameters or fewer.
+
+use super::accuracy_time::capitalized;
+use super::axes::{Quantity, Scale, range};
+use super::curves::median;
+use super::figure::{self, Axis, Grid, Heading, Key, MARGIN, SMALL, TickLabels};
+use super::font::{self, Weight};
+use super::groups::{self, Dataset};
+use super::labels::{self, Obstacles, Request};
+use super::runs::Status;
+use super::scene::{Anchor, Point, Rect, Scene};
+use super::style::{Color, Dash, SeriesStyle};
+use super::units;
+
+/// One optimizer on one model.
+#[derive(Debug, Clone)]
+struct Dot {
+    model: String,
+    series: String,
+    style: SeriesStyle,
+    parameters: f64,
+    nonzero: Option<f64>,
+    accuracy: f64,
+    /// Smallest and largest accuracy over seeds.
+    spread: (f64, f64),
+}
+
+/// Distance between markers side by side.
+const DODGE: f64 = 14.0;
+
+/// The figure of one dataset.
+///
+/// # Errors
+/// A sentence that says what is missing.
+pub fn draw(heading: &Heading, dataset: &Dataset<'_>) -> Result<Scene, String> {
+    let dots = dots(dataset);
+    let Some((lowest, highest)) = range(dots.iter().flat_map(|dot| [dot.spread.0, dot.spread.1])) else {
+        return Err("no finished cell has both a test accuracy and a number of parameters".to_owned());
+    };
+    let counts = dots.iter().flat_map(|dot| [Some(dot.parameters), dot.nonzero]).flatten();
+    let Some(scale) = Scale::log_around(counts, 0.12) else {
+        return Err("no finished cell has parameters to count".to_owned());
+    };
+    let lacking = (0.02 - (highest - lowest)).max(0.0) / 2.0;
+    let margin = 0.1 * (highest - lowest).max(0.02);
+    let y_scale = Scale::Linear { low: lowest - lacking - margin, high: highest + lacking + margin };
+
+    let mut scene = Scene::new(820.0, &heading.title);
+    let top = figure::heading(&mut scene, heading);
+    let mut keys: Vec<Key> = Vec::new();
+    for dot in &dots {
+        if !keys.iter().any(|key| key.name == dot.series) {
+            keys.push(Key { name: dot.series.clone(), style: dot.style, line: false });
+        }
+    }
+    let y = Axis { scale: y_scale, quantity: Quantity::Number, title: String::new() };
+    let x = Axis { scale, quantity: Quantity::Number, title: "Parameters (logarithmic)".to_owned() };
+    let height = 380.0;
+    let tick_labels = figure::tick_label_width(&y, height);
+    let front_width = 21.0 + font::width("Pareto front", SMALL, Weight::Regular);
+    let side = figure::key_column_width(&keys, 230.0).max(front_width) + 26.0;
+    let ends = (figure::left_room(tick_labels), scene.width - MARGIN - side);
+    let grid = Grid::new(1, 1, ends, top, height, (0.0, 0.0));
+    let rect = grid.frames[0];
+    figure::frame(&mut scene, &rect, &x, &y, TickLabels { x: true, y: true });
+
+    let places = places(&dots, &rect, &scale, &y_scale);
+    let front = front(&dots);
+    let mut obstacles = Obstacles::default();
+    let mut route: Vec<Point> = Vec::new();
+    for index in &front {
+        let place = places[*index];
+        if let Some(before) = route.last().copied() {
+            route.push((place.0, before.1));
+        }
+        route.push(place);
+    }
+    if let Some(end) = route.last().copied() {
+        route.push((rect.right, end.1));
+    }
+    scene.path(route.clone(), Color::AXIS, 1.4, Dash(&[6.0, 4.0]));
+    obstacles.lines.push(route.clone());
+    for (dot, at) in dots.iter().zip(&places) {
+        let height_of = |value: f64| figure::at(&rect, &scale, &y_scale, (dot.parameters, value)).1;
+        let bar = [(at.0, height_of(dot.spread.0)), (at.0, height_of(dot.spread.1))];
+        if dot.spread.0 < dot.spread.1 {
+            scene.line(bar[0], bar[1], dot.style.color.tint(0.6), 1.4);
+        }
+        obstacles.lines.push(bar.to_vec());
+        obstacles.boxes.push(Rect::new(at.0, at.1, at.0, at.1).grown(6.0));
+        if let Some(nonzero) = dot.nonzero {
+            let hollow = figure::at(&rect, &scale, &y_scale, (nonzero, dot.accuracy));
+            scene.line(hollow, *at, dot.style.color.tint(0.6), 1.2);
+            scene.marker(dot.style.marker, hollow, 4.0, dot.style.color, true);
+            obstacles.boxes.push(Rect::new(hollow.0, hollow.1, at.0, at.1).grown(6.0));
+        }
+    }
+    for (dot, at) in dots.iter().zip(&places) {
+        scene.marker(dot.style.marker, *at, 5.2, dot.style.color, false);
+    }
+    let mut notes = name_models(&mut scene, &dots, &places, &front, &obstacles, &rect);
+    figure::key_column(&mut scene, &keys, (rect.right + 22.0, rect.top + 12.0), side - 22.0);
+    let key_end = (rect.right + 22.0, rect.top + 12.0 + 22.0 * keys.len() as f64);
+    scene.path(vec![(key_end.0, key_end.1), (key_end.0 + 14.0, key_end.1)], Color::AXIS, 1.4, Dash(&[4.0, 3.0]));
+    let at = (key_end.0 + 21.0, key_end.1 + SMALL * 0.36);
+    scene.text("Pareto front", at, Anchor::Start, SMALL, Weight::Regular, Color::INK);
+
+    let below = figure::axis_titles(&mut scene, &grid, &x.title, "Test accuracy", tick_labels);
+    let replicates = capitalized(&groups::replicates(&dataset.models));
+    let crowded = dots
+        .iter()
+        .enumerate()
+        .any(|(index, dot)| dots[..index].iter().any(|other| other.parameters == dot.parameters));
+    let beside = if crowded { " Markers side by side have equally many parameters." } else { "" };
+    notes.insert(0, format!("{replicates}; bars: smallest and largest.{beside}"));
+    if dots.iter().any(|dot| dot.nonzero.is_some()) {
+        notes.push("Hollow markers count only parameters that are not zero.".to_owned());
+    }
+    notes.extend(groups::endings(&dataset.models));
+    scene.height = figure::caption(&mut scene, &notes, below) + MARGIN * 0.6;
+    Ok(scene)
+}
+
+/// The medians over cells that ended with an answer: finished ones and those that ran out of time.
+fn dots(dataset: &Dataset<'_>) -> Vec<Dot> {
+    let mut dots = Vec::new();
+    for model in &dataset.models {
+        for series in &model.series {
+            let answered = || {
+                let ended = |status| matches!(status, Status::Finished | Status::TimedOut);
+                series.cells.iter().map(|cell| &cell.result).filter(move |result| ended(result.status))
+            };
+            let accuracies = || answered().filter_map(|result| result.test_accuracy);
+            let total = median(answered().filter_map(|result| result.parameters_total).map(|count| count as f64));
+            let (Some(accuracy), Some(spread), Some(parameters)) = (median(accuracies()), range(accuracies()), total)
+            else {
+                continue;
+            };
+            let nonzero = median(answered().filter_map(|result| result.parameters_nonzero).map(|count| count as f64));
+            dots.push(Dot {
+                model: model.name.clone(),
+                series: series.name.clone(),
+                style: series.style,
+                parameters,
+                // A few zeros are chance; many are the point of the method.
+                nonzero: nonzero.filter(|nonzero| *nonzero >= 1.0 && *nonzero < 0.95 * parameters),
+                accuracy,
+                spread,
+            });
+        }
+    }
+    dots
+}
+
+/// Where the markers stand: those with equally many parameters side by side.
+fn places(dots: &[Dot], rect: &Rect, x: &Scale, y: &Scale) -> Vec<Point> {
+    dots.iter()
+        .enumerate()
+        .map(|(index, dot)| {
+            let equal = |other: &&Dot| other.parameters == dot.parameters;
+            let before = dots[..index].iter().filter(equal).count() as f64;
+            let all = dots.iter().filter(equal).count() as f64;
+            let at = figure::at(rect, x, y, (dot.parameters, dot.accuracy));
+            let step = DODGE.min(90.0 / all);
+            (at.0 + step * (before - (all - 1.0) / 2.0), at.1)
+        })
+        .collect()
+}
+
+/// The indices of the Pareto front, with increasing numbers of parameters.
+fn front(dots: &[Dot]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..dots.len()).collect();
+    order.sort_by(|one, other| {
+        let (one, other) = (&dots[*one], &dots[*other]);
+        one.parameters.total_cmp(&other.parameters).then(other.accuracy.total_cmp(&one.accuracy))
+    });
+    let mut best = f64::NEG_INFINITY;
+    order.retain(|index| {
+        let better = dots[*index].accuracy > best;
+        best = best.max(dots[*index].accuracy);
+        better
+    });
+    order
+}
+
+/// Writes each model's name and number of parameters near its best marker; returns notes for names without a place.
+fn name_models(
+    scene: &mut Scene,
+    dots: &[Dot],
+    places: &[Point],
+    front: &[usize],
+    obstacles: &Obstacles,
+    rect: &Rect,
+) -> Vec<String> {
+    let mut named: Vec<(&str, usize)> = Vec::new();
+    let ranked = front.iter().copied().chain(0..dots.len());
+    for index in ranked {
+        if !named.iter().any(|(model, _)| *model == dots[index].model) {
+            named.push((&dots[index].model, index));
+        }
+    }
+    let mut taken = obstacles.clone();
+    let mut unplaced = Vec::new();
+    for (model, index) in named {
+        let on_front = if front.contains(&index) { Weight::Bold } else { Weight::Regular };
+        let label = format!("{model} · {}", units::count(dots[index].parameters as u64));
+        let request =
+            Request { anchor: places[index], width: font::width(&label, SMALL, on_front), height: SMALL * 1.1 };
+        match labels::place(&[request], &taken, &rect.grown(-2.0)) {
+            Some(found) => {
+                let place = found[0];
+                let at = (place.left, place.bottom - SMALL * 0.22);
+                scene.text(&label, at, Anchor::Start, SMALL, on_front, Color::INK);
+                taken.boxes.push(place);
+            }
+            None => unplaced.push(label),
+        }
+    }
+    if unplaced.is_empty() {
+        Vec::new()
+    } else {
+        vec![format!("Not labelled for lack of room: {}.", unplaced.join("; "))]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::style::series_style;
+
+    #[test]
+    fn the_front_holds_only_what_nothing_smaller_or_equal_beats() {
+        let dot = |parameters: f64, accuracy: f64| Dot {
+            model: String::new(),
+            series: String::new(),
+            style: series_style(0),
+            parameters,
+            nonzero: None,
+            accuracy,
+            spread: (accuracy, accuracy),
+        };
+        let dots = [dot(57.0, 0.66), dot(29.0, 0.64), dot(29.0, 0.63), dot(100.0, 0.65), dot(435.0, 0.67)];
+        assert_eq!(front(&dots), [1, 0, 4]);
+    }
+}
