@@ -1,0 +1,379 @@
+//! `data`: datasets listed, described, fetched, imported, generated and verified.
+
+use super::{Format, list, option_error, output};
+use crate::data::fetch::{FetchOptions, ProgressLine, fetch_all};
+use crate::data::open::{self, Choice, Source, cached_store};
+use crate::data::registry::{DataPlaces, find_in, locate, readable_bytes};
+use crate::data::store::{self, ImportOptions, ImportReport, StoreLabel, StoreWriter};
+use crate::data::{self, Format as DataFormat, ReadOptions, Table, higgs_sim};
+use crate::error::{DataError, Error, Result};
+use crate::workbench::Workbench;
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use sha2::{Digest, Sha256};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+const EXAMPLES: &str = "\
+Examples:
+  parsimony data list
+  parsimony data describe higgs-sim
+  parsimony data describe mine.csv --target label
+  parsimony data fetch mnist
+  parsimony data import HIGGS.csv.gz --out higgs.store
+  parsimony data import higgs                      into the cache: later runs open at once
+  parsimony data generate --rows 1000000 --seed 7 --out events.csv
+  parsimony data verify higgs.store";
+
+/// List, describe, fetch, import, generate or verify datasets
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// List the registered datasets
+    List {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Show rows, classes and a summary of every column
+    Describe {
+        /// A registered name or a file
+        data: String,
+        #[command(flatten)]
+        read: ReadArguments,
+        /// Take the first so many rows only (of a generator: make so many)
+        #[arg(long)]
+        rows: Option<usize>,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Write a file once as a store that later runs open at once
+    Import {
+        /// A registered name or a file
+        data: String,
+        /// The store to write [default: for a registered name, the cache]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        read: ReadArguments,
+        /// Shuffle the rows once, by this seed, so that consecutive rows serve as random minibatches
+        #[arg(long, value_name = "SEED")]
+        shuffle: Option<u64>,
+        /// How to print the outcome
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Write simulated HIGGS events as CSV or as a store
+    Generate {
+        /// The generator
+        #[arg(default_value = higgs_sim::NAME)]
+        name: String,
+        /// Number of events
+        #[arg(long, default_value_t = 100_000)]
+        rows: usize,
+        /// Seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The file to write: a store if its name ends in .store, else CSV in the layout of the HIGGS file
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Download a registered dataset, or check the files that are there
+    Fetch {
+        /// Its name
+        name: String,
+        /// The data folder to fill [default: the cache]
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// A mirror laid out as a data folder is
+        #[arg(long, value_name = "URL")]
+        mirror: Option<String>,
+    },
+    /// Compare a store with its checksums, or the files of a registered dataset with theirs
+    Verify {
+        /// A store or a registered name
+        data: String,
+    },
+}
+
+#[derive(clap::Args)]
+struct ReadArguments {
+    /// The file's format, where it is not to be recognized: csv, tsv, libsvm, parquet, idx, text, store
+    #[arg(long = "as", value_name = "FORMAT")]
+    as_format: Option<DataFormat>,
+    /// The target column, by name or number counted from 1
+    #[arg(long, value_name = "COLUMN")]
+    target: Option<String>,
+    /// Whether the first line holds column names
+    #[arg(long, value_name = "YES")]
+    header: Option<bool>,
+    /// Leave rows out in which a value is missing
+    #[arg(long)]
+    drop_missing: bool,
+    /// Columns to leave out, by name or number
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    exclude: Vec<String>,
+}
+
+impl ReadArguments {
+    fn options(&self) -> ReadOptions {
+        let missing = if self.drop_missing { data::read::Missing::DropRows } else { data::read::Missing::Refuse };
+        ReadOptions {
+            format: self.as_format,
+            target: self.target.clone(),
+            header: self.header,
+            missing,
+            exclude: self.exclude.clone(),
+            ..ReadOptions::default()
+        }
+    }
+}
+
+pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<()> {
+    match &arguments.verb {
+        Verb::List { format: Format::Json } => {
+            let all: Vec<_> = workbench.datasets.iter().map(list::dataset_json).collect();
+            output::json(&all)
+        }
+        Verb::List { format: Format::Table } => output::text(&list::datasets(&workbench.datasets)),
+        Verb::Describe { data, read, rows, format } => describe(workbench, data, read, *rows, *format),
+        Verb::Import { data, out, read, shuffle, format } => {
+            let report = import(workbench, data, out.as_deref(), read, *shuffle)?;
+            match format {
+                Format::Json => output::json(&report),
+                Format::Table => output::text(&format!(
+                    "{} rows of {} features ({}) into {}, {} in {:.1} s{}\n",
+                    report.rows,
+                    report.columns.len(),
+                    report.format,
+                    report.store.display(),
+                    readable_bytes(report.bytes),
+                    report.seconds,
+                    match report.dropped_rows {
+                        0 => String::new(),
+                        dropped => format!("; {dropped} rows left out because a value was missing"),
+                    }
+                )),
+            }
+        }
+        Verb::Generate { name, rows, seed, out } => generate(workbench, name, *rows, *seed, out),
+        Verb::Fetch { name, dir, mirror } => fetch(workbench, name, dir.as_deref(), mirror.as_deref()),
+        Verb::Verify { data } => verify(workbench, data),
+    }
+}
+
+fn describe(
+    workbench: &Workbench,
+    data: &str,
+    read: &ReadArguments,
+    rows: Option<usize>,
+    format: Format,
+) -> Result<()> {
+    let choice = Choice { rows, ..Choice::from_argument(&workbench.datasets, data, read.options()) };
+    if let Source::File { path, read } = &choice.source
+        && path.exists()
+        && read.format.map_or_else(|| data::read::detect(path), Ok)? == DataFormat::Text
+    {
+        let corpus = data::read_text(path)?;
+        let text = corpus.text();
+        let (bytes, characters, lines) = (corpus.bytes().len(), text.chars().count(), text.lines().count());
+        return match format {
+            Format::Json => output::json(&serde_json::json!({
+                "name": corpus.name, "fingerprint": corpus.fingerprint,
+                "bytes": bytes, "characters": characters, "lines": lines,
+            })),
+            Format::Table => {
+                output::text(&format!("{data}: a text of {bytes} bytes, {characters} characters, {lines} lines\n"))
+            }
+        };
+    }
+    let table = choice.open(&workbench.datasets, &|_, _| ())?.table;
+    let description = data::describe(&table);
+    match format {
+        Format::Json => output::json(&description),
+        Format::Table => output::text(&format!("{description}\n")),
+    }
+}
+
+/// A bar over bytes on standard error.
+fn bytes_bar(what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let template = "{prefix} {bar:24} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.with_prefix(what)
+}
+
+fn import(
+    workbench: &Workbench,
+    data: &str,
+    out: Option<&Path>,
+    read: &ReadArguments,
+    shuffle: Option<u64>,
+) -> Result<ImportReport> {
+    let bar = bytes_bar("importing");
+    let progress = |done: u64, total: u64| {
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let choice = Choice::from_argument(&workbench.datasets, data, read.options());
+    let report = match (&choice.source, out) {
+        (Source::Registered(name), out) => {
+            let entry = find_in(&workbench.datasets, name)?;
+            if shuffle.is_some() && out.is_none() {
+                let remedy = "its registered splits go by row number: write a shuffled store elsewhere with --out";
+                return Err(option_error("--shuffle", "the store in the cache keeps the order of rows", remedy));
+            }
+            let out = match out {
+                Some(out) => out.to_owned(),
+                None => cached_store(name).ok_or_else(|| no_cache("--out"))?,
+            };
+            open::import(entry, &out, shuffle, &progress)
+        }
+        (Source::File { .. }, None) => {
+            let remedy = "say where the store goes: --out FILE.store";
+            Err(option_error("--out", "it is needed for a file", remedy))
+        }
+        (Source::File { path, read }, Some(out)) => {
+            let options = ImportOptions { read: read.clone(), shuffle, name: None };
+            store::import(path, out, &options, &progress)
+        }
+    };
+    bar.finish_and_clear();
+    report
+}
+
+fn no_cache(option: &str) -> Error {
+    option_error(option, "no cache folder is known", "set PARSIMONY_CACHE_DIR or HOME, or give the option")
+}
+
+fn generate(workbench: &Workbench, name: &str, rows: usize, seed: u64, out: &Path) -> Result<()> {
+    let choice = Choice { source: Source::Registered(name.to_owned()), rows: Some(rows), seed: Some(seed) };
+    let table = choice.open(&workbench.datasets, &|_, _| ())?.table;
+    if out.extension().is_some_and(|extension| extension == "store") {
+        write_store(&table, seed, out)?;
+    } else {
+        write_csv(&table, out)?;
+    }
+    output::text(&format!("{rows} simulated events into {}\n", out.display()))
+}
+
+fn write_store(table: &Table, seed: u64, out: &Path) -> Result<()> {
+    let mut writer = StoreWriter::create(out, &table.columns)?;
+    let mut left = table.rows();
+    for panel in 0..left.div_ceil(crate::device::PANEL_ROWS) {
+        let rows = left.min(crate::device::PANEL_ROWS);
+        writer.push_panel(table.features.panel(panel), rows)?;
+        left -= rows;
+    }
+    let label = StoreLabel {
+        name: table.name.clone(),
+        simulated: table.simulated,
+        fingerprint: table.fingerprint.clone(),
+        task: table.task.clone(),
+        order: table.order,
+        provenance: store::Provenance {
+            source: format!("{} version {}", higgs_sim::NAME, higgs_sim::SIMULATOR_VERSION),
+            options: serde_json::json!({ "seed": seed, "rows": table.rows() }),
+            program: format!("parsimony {}", env!("CARGO_PKG_VERSION")),
+            ..store::Provenance::default()
+        },
+    };
+    writer.finish(&table.targets.values()[..table.rows()], label).map(drop)
+}
+
+/// Label first, then the features, without a header: the layout of the HIGGS file. Numbers are the shortest that read
+/// back to the same `f32`.
+fn write_csv(table: &Table, out: &Path) -> Result<()> {
+    use std::io::Write;
+    let partial = out.with_extension("partial");
+    let write = || {
+        let mut file = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(&partial)?);
+        for row in 0..table.rows() {
+            write!(file, "{}", table.targets.get(row, 0))?;
+            for column in 0..table.columns.len() {
+                write!(file, ",{}", table.features.get(row, column))?;
+            }
+            writeln!(file)?;
+        }
+        file.flush()
+    };
+    write().map_err(Error::io(&partial, "write"))?;
+    std::fs::rename(&partial, out).map_err(Error::io(out, "write"))
+}
+
+fn fetch(workbench: &Workbench, name: &str, dir: Option<&Path>, mirror: Option<&str>) -> Result<()> {
+    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+    let entry = find_in(&workbench.datasets, name)?;
+    let folder = match dir {
+        Some(dir) => dir.to_owned(),
+        None => DataPlaces::from_env().downloads.ok_or_else(|| no_cache("--dir"))?,
+    };
+    // A second Ctrl-C after the first was noticed ends the program the ordinary way: the part received stays.
+    let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, std::sync::atomic::Ordering::Relaxed));
+    let line = ProgressLine::default();
+    let options =
+        FetchOptions { base_url: mirror, progress: &line, interrupt: Some(&INTERRUPTED), ..FetchOptions::new(&folder) };
+    let paths = fetch_all(entry, &options)?;
+    let lines: String = paths.iter().map(|path| format!("{}\n", path.display())).collect();
+    output::text(&lines)
+}
+
+fn verify(workbench: &Workbench, data: &str) -> Result<()> {
+    let choice = Choice::from_argument(&workbench.datasets, data, ReadOptions::default());
+    let name = match &choice.source {
+        Source::File { path, .. } => {
+            let bytes = store::verify(path)?;
+            return output::text(&format!(
+                "{}: all {} are as they were written\n",
+                path.display(),
+                readable_bytes(bytes)
+            ));
+        }
+        Source::Registered(name) => name,
+    };
+    let entry = find_in(&workbench.datasets, name)?;
+    let paths = locate(entry)?;
+    if paths.is_empty() {
+        return output::text(&format!("{name} is generated: there is nothing to verify\n"));
+    }
+    let mut text = String::new();
+    for (file, path) in entry.files.iter().zip(paths) {
+        let pinned = match &file.zip_member {
+            Some(member) => member.sha256.as_ref(),
+            None => file.sha256.as_ref(),
+        };
+        let as_served = path.ends_with(&file.path);
+        let found = sha256(&path)?;
+        text.push_str(&match pinned.filter(|_| as_served) {
+            Some(pinned) if *pinned == found => format!("{}: as registered\n", path.display()),
+            Some(pinned) => {
+                let finding = format!("its SHA-256 is {found}, where {pinned} is registered");
+                let remedy = format!("remove it and run `parsimony data fetch {name}`");
+                return Err(DataError::new(&path, finding, remedy).into());
+            }
+            None => format!("{}: nothing to compare with; SHA-256 {found}\n", path.display()),
+        });
+    }
+    output::text(&text)
+}
+
+fn sha256(path: &Path) -> Result<String> {
+    let mut file = std::fs::File::open(path).map_err(Error::io(path, "read"))?;
+    let (mut digest, mut chunk) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut chunk).map_err(Error::io(path, "read"))? {
+            0 => return Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            read => digest.update(&chunk[..read]),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! `run`: plans an experiment and runs what is not done yet.
+
+use super::{Format, output};
+use crate::error::Result;
+use crate::experiment::{self, CellConfig, Options, Plan, Spec, State, count_interruptions, state_of};
+use crate::workbench::Workbench;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  parsimony run quickstart                           one of the experiments in this program (`parsimony list`)
+  parsimony run experiments/higgs-logistic.toml --dry-run
+  parsimony run mine.toml --out /tmp/mine            another folder than runs/NAME
+  parsimony run mine.toml --force                    run finished cells again
+
+An experiment that was interrupted, by Ctrl-C or by a crash, goes on where it was when it is run again.
+Exit code 1 says that at least one cell failed or diverged; 130 that it was interrupted.";
+
+/// Run an experiment: every cell of its grid in a process of its own
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// An experiment file, or the name of an experiment in this program
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The folder to write to [default: runs/NAME]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Show the cells and what would be skipped, and why, without running anything
+    #[arg(long)]
+    dry_run: bool,
+    /// Run finished cells again
+    #[arg(long)]
+    force: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
+    /// How --dry-run shows the plan
+    #[arg(long, value_enum, default_value_t, requires = "dry_run")]
+    format: Format,
+}
+
+pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
+    let spec = load(workbench, &arguments.file)?;
+    let folder = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(&spec.name));
+    let plan = plan(workbench, &spec)?;
+    if arguments.dry_run {
+        show(&plan, &folder, arguments.format)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    count_interruptions()?;
+    let options = Options { folder: folder.clone(), force: arguments.force, quiet: arguments.quiet };
+    let outcome = experiment::run(&spec, &plan, &options)?;
+    if !arguments.quiet {
+        eprintln!(
+            "{} run, {} done before, {} skipped{}{}: {}",
+            counted(outcome.run),
+            outcome.reused,
+            plan.skipped.len(),
+            note(outcome.diverged, "diverged"),
+            note(outcome.failed, "failed"),
+            folder.display()
+        );
+    }
+    if outcome.interrupted {
+        eprintln!("interrupted; run the same command again to go on");
+        return Ok(ExitCode::from(130));
+    }
+    Ok(ExitCode::from(u8::from(outcome.failed + outcome.diverged > 0)))
+}
+
+fn counted(cells: usize) -> String {
+    format!("{cells} {}", if cells == 1 { "cell" } else { "cells" })
+}
+
+fn note(count: usize, what: &str) -> String {
+    if count == 0 { String::new() } else { format!(", {count} {what}") }
+}
+
+/// The experiment in a file or, where there is no such file, the one of this name in this program.
+fn load(workbench: &Workbench, file: &Path) -> Result<Spec> {
+    let name = file.to_string_lossy();
+    match super::list::EXPERIMENTS.iter().find(|(known, _)| *known == name) {
+        Some((name, text)) if !file.exists() => Spec::parse(text, Path::new(&format!("{name}.toml")), workbench),
+        _ => Spec::load(file, workbench),
+    }
+}
+
+/// Plans, with a bar while a large dataset is imported.
+fn plan(workbench: &Workbench, spec: &Spec) -> Result<Plan> {
+    let bar = ProgressBar::hidden();
+    if let Ok(style) = ProgressStyle::with_template("importing {bar:24} {bytes} of {total_bytes}, {eta} left") {
+        bar.set_style(style);
+    }
+    let progress = |done: u64, total: u64| {
+        if bar.is_hidden() {
+            bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+        }
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let plan = Plan::new(spec, workbench, &progress);
+    bar.finish_and_clear();
+    plan
+}
+
+fn show(plan: &Plan, folder: &Path, format: Format) -> Result<()> {
+    if format == Format::Json {
+        return output::json(plan);
+    }
+    let state = |cell: &CellConfig| match state_of(folder, cell) {
+        State::Done => "done",
+        State::GoesOn => "goes on",
+        State::New => "to run",
+    };
+    let names = experiment::Names::new(plan.cells.iter());
+    let rows = plan.cells.iter().map(|cell| {
+        [
+            cell.cell.clone(),
+            match cell.fold {
+                Some(fold) => format!("{} fold {fold}", cell.dataset.label),
+                None => cell.dataset.label.clone(),
+            },
+            names.model(cell),
+            cell.optimizer.label.clone(),
+            names.hyperparameters(cell),
+            cell.seed.to_string(),
+            cell.budget.to_string(),
+            state(cell).to_owned(),
+        ]
+    });
+    let mut text =
+        output::table(["cell", "dataset", "model", "optimizer", "hyperparameters", "seed", "budget", "state"], rows);
+    text.push_str(&format!("\n{} in {}\n", counted(plan.cells.len()), folder.display()));
+    if !plan.skipped.is_empty() {
+        let rows = plan.skipped.iter().map(|skipped| {
+            let cell = &skipped.cell;
+            [cell.dataset.label.clone(), cell.model.label.clone(), cell.optimizer.label.clone(), skipped.reason.clone()]
+        });
+        text.push_str("\nSkipped, because the parts do not fit:\n");
+        text.push_str(&output::table(["dataset", "model", "optimizer", "reason"], rows));
+    }
+    output::text(&text)
+}

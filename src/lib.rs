@@ -1,0 +1,20 @@
+//! Parsimony: a workbench that measures how much accuracy an optimizer buys, per second and per parameter.
+//!
+//! The rooms, from top to bottom; a room uses those below it and never those above:
+//! `cli`, then [`report`] and [`experiment`], then [`optim`], [`model`], [`data`] and [`measure`], then [`oracle`],
+//! then [`device`].
+
+mod cli;
+pub mod data;
+pub mod device;
+mod error;
+pub mod experiment;
+pub mod measure;
+pub mod model;
+pub mod optim;
+pub mod oracle;
+pub mod report;
+mod workbench;
+
+pub use error::{DataError, Error, Result};
+pub use workbench::Workbench;
