@@ -1,16 +1,16 @@
 //! `list`: what can be put together.
 
 use super::{Format, output};
-use crate::data::open::Choice;
 use crate::data::registry::{DatasetEntry, Kind, locate};
 use crate::error::Result;
 use crate::workbench::Workbench;
 use serde_json::{Value, json};
 
 /// The experiments in this program, by name.
-pub const EXPERIMENTS: [(&str, &str); 3] = [
+pub const EXPERIMENTS: [(&str, &str); 4] = [
     ("quickstart", include_str!("../../experiments/quickstart.toml")),
     ("higgs-logistic", include_str!("../../experiments/higgs-logistic.toml")),
+    ("higgs-sample", include_str!("../../experiments/higgs-sample.toml")),
     ("mnist-softmax", include_str!("../../experiments/mnist-softmax.toml")),
 ];
 
@@ -127,9 +127,4 @@ pub fn dataset_json(entry: &DatasetEntry) -> Value {
         map.insert("state".into(), state(entry).into());
     }
     value
-}
-
-/// A dataset by name or path.
-pub fn choice(workbench: &Workbench, text: &str) -> Choice {
-    Choice::from_argument(&workbench.datasets, text, crate::data::ReadOptions::default())
 }

@@ -7,7 +7,9 @@ mod info;
 mod list;
 mod output;
 mod predict;
+mod report;
 mod run;
+mod summary;
 
 use crate::error::{Error, Result};
 use crate::workbench::Workbench;
@@ -41,6 +43,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Run(run::Arguments),
+    Report(report::Arguments),
+    Summary(summary::Arguments),
     List(list::Arguments),
     Info(info::Arguments),
     Data(data::Arguments),
@@ -78,6 +82,8 @@ impl Verb {
         let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
         match self {
             Self::Run(arguments) => run::run(workbench, &arguments),
+            Self::Report(arguments) => done(report::run(&arguments)),
+            Self::Summary(arguments) => done(summary::run(&arguments)),
             Self::List(arguments) => done(list::run(workbench, &arguments)),
             Self::Info(arguments) => done(info::run(workbench, &arguments)),
             Self::Data(arguments) => done(data::run(workbench, &arguments)),

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, StdoutLock, Write};
 
 const STDOUT: &str = "standard output";
 
@@ -12,8 +12,16 @@ const STDOUT: &str = "standard output";
 /// # Errors
 /// [`Error::Io`] where standard output is closed.
 pub fn text(text: &str) -> Result<()> {
+    write(|out| out.write_all(text.as_bytes()))
+}
+
+/// Lets `print` write to standard output.
+///
+/// # Errors
+/// As [`text`].
+pub fn write(print: impl FnOnce(&mut StdoutLock<'_>) -> std::io::Result<()>) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::io(STDOUT, "write"))
+    print(&mut out).and_then(|()| out.flush()).map_err(Error::io(STDOUT, "write"))
 }
 
 /// Prints a value as JSON.
