@@ -1,0 +1,260 @@
+//! Every verb as a user types it: what it prints, what it refuses and with which exit code.
+
+#[path = "support/program.rs"]
+mod program;
+
+use program::{Place, cell};
+use std::io::Read;
+use std::process::Stdio;
+
+/// Four optimizers on few simulated events; `extra` is added at the end.
+fn experiment(extra: &str) -> String {
+    format!(
+        r#"
+        budget = ["20s", "40 passes"]
+        [[dataset]]
+        name = "higgs-sim"
+        rows = 4000
+        [[model]]
+        name = "logistic"
+        [[optimizer]]
+        name = "irls"
+        {extra}"#
+    )
+}
+
+#[test]
+fn every_verb_explains_itself() {
+    let place = Place::new();
+    for verb in ["run", "report", "summary", "list", "info", "data", "predict", "doctor"] {
+        let help = place.succeed(&[verb, "--help"]);
+        assert!(help.contains("Usage: parsimony"), "{help}");
+        assert!(help.contains("Examples:"), "{verb} has no example");
+    }
+    let help = place.succeed(&["--help"]);
+    for code in ["0 ", "1 ", "2 ", "3 ", "4 ", "130 "] {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(code)), "exit code {code} is not documented");
+    }
+    place.fail(2, &["frobnicate"]);
+    place.fail(2, &["run"]);
+}
+
+#[test]
+fn what_is_listed_can_be_asked_about() {
+    let place = Place::new();
+    let all: serde_json::Value = serde_json::from_str(&place.succeed(&["list", "--format", "json"])).unwrap();
+    for kind in ["optimizers", "models", "datasets"] {
+        let entries = all[kind].as_array().unwrap();
+        assert!(!entries.is_empty());
+        for entry in entries {
+            let name = entry["name"].as_str().unwrap();
+            assert!(place.succeed(&["info", name]).starts_with(name));
+            place.succeed(&["info", name, "--format", "json"]);
+        }
+    }
+    let names: Vec<_> = all["optimizers"].as_array().unwrap().iter().map(|o| o["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["sgd", "irls", "admm", "hessian-free"]);
+    for experiment in all["experiments"].as_array().unwrap() {
+        assert!(experiment["question"].as_str().unwrap().ends_with('?'));
+    }
+    assert!(place.fail(2, &["info", "irsl"]).contains("did you mean `irls`?"));
+    let doctor: serde_json::Value = serde_json::from_str(&place.succeed(&["doctor", "--format", "json"])).unwrap();
+    assert_eq!(doctor["linear_algebra_works"], true);
+    assert!(place.succeed(&["doctor"]).contains("solves a small system: right"));
+}
+
+#[test]
+fn the_experiments_in_the_program_are_planned() {
+    let place = Place::new();
+    let plan: serde_json::Value =
+        serde_json::from_str(&place.succeed(&["run", "quickstart", "--dry-run", "--format", "json"])).unwrap();
+    let of = |name: &str| plan["cells"].as_array().unwrap().iter().filter(|c| c["optimizer"]["name"] == name).count();
+    // Three seeds for those that draw, one for those that do not.
+    assert_eq!([of("sgd"), of("irls"), of("admm"), of("hessian-free")], [3, 1, 1, 3]);
+    assert!(!place.path().join("runs").exists(), "a dry run writes nothing");
+    let table = place.succeed(&["run", "quickstart", "--dry-run"]);
+    assert!(table.contains("higgs-sim (simulated)") && table.contains("to run"), "{table}");
+    for name in ["higgs-logistic", "higgs-sample", "mnist-softmax"] {
+        let output = place.command(&["run", name, "--dry-run"]).env_remove("PARSIMONY_DATA_DIR").output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        // Without the data, the message says what to do.
+        assert_eq!(output.status.code(), Some(3), "{name}: {message}");
+        assert!(message.contains("PARSIMONY_DATA_DIR"), "{name}: {message}");
+    }
+}
+
+#[test]
+fn a_run_is_summarized_drawn_and_applied() {
+    let place = Place::new();
+    let optimizers =
+        "[[optimizer]]\nname = \"sgd\"\n[[optimizer]]\nname = \"admm\"\n[[optimizer]]\nname = \"hessian-free\"";
+    let file = place.write("small.toml", experiment(optimizers));
+    place.succeed(&["run", file.to_str().unwrap()]);
+    let cells = place.cells("small");
+    assert_eq!(cells.len(), 4);
+    let keys = [
+        "cell",
+        "dataset",
+        "model",
+        "optimizer",
+        "hyperparameters",
+        "seed",
+        "status",
+        "reason",
+        "train_loss",
+        "test_loss",
+        "test_accuracy",
+        "test_auc",
+        "validation_loss",
+        "validation_accuracy",
+        "parameters_total",
+        "parameters_active",
+        "parameter_bytes",
+        "optimizer_state_bytes",
+        "steps",
+        "data_passes",
+        "flops",
+        "bytes_moved",
+        "setup_seconds",
+        "train_seconds",
+        "evaluation_seconds",
+        "wall_seconds",
+        "time_to_target_seconds",
+        "peak_resident_bytes",
+        "gradient_norm",
+    ];
+    for cell in &cells {
+        let object = cell.as_object().unwrap();
+        assert!(keys.iter().all(|key| object.contains_key(*key)));
+        assert_eq!(cell["status"], "finished", "{cell}");
+        assert_eq!(cell["parameters_total"], 29);
+        assert!(cell["test_accuracy"].as_f64().unwrap() > 0.6);
+        assert!(cell["dataset"].as_str().unwrap().contains("simulated"));
+    }
+    for (format, start) in [("csv", "cell,experiment"), ("table", "higgs-sim")] {
+        assert!(place.succeed(&["summary", "runs/small", "--format", format]).starts_with(start));
+    }
+    place.succeed(&["summary", "runs/small", "--format", "parquet", "--out", "cells.parquet"]);
+    assert_eq!(&std::fs::read(place.path().join("cells.parquet")).unwrap()[..4], b"PAR1");
+
+    let drawn = place.succeed(&["report", "runs/small"]);
+    for file in drawn.lines() {
+        assert!(place.path().join(file).is_file(), "{file}");
+    }
+    assert!(drawn.contains("plots/small/accuracy-time.svg"));
+
+    // The weights applied to the raw rows give back the recorded accuracy of the test rows.
+    place.succeed(&["data", "generate", "--rows", "4000", "--out", "events.csv"]);
+    let irls = cell(&cells, "irls");
+    let id = irls["cell"].as_str().unwrap();
+    place.succeed(&["predict", &id[..6], "--data", "events.csv", "--out", "scores.csv"]);
+    let scores = std::fs::read_to_string(place.path().join("scores.csv")).unwrap();
+    let events = std::fs::read_to_string(place.path().join("events.csv")).unwrap();
+    let (mut lines, test) = (scores.lines(), 3400..4000);
+    assert_eq!(lines.next(), Some("probability_0,probability_1,predicted"));
+    let right = |(score, event): (&str, &str)| score.ends_with(event.split(',').next().unwrap()) as usize;
+    let right: usize = lines.zip(events.lines()).skip(test.start).map(right).sum();
+    let accuracy = right as f64 / test.len() as f64;
+    assert!((accuracy - irls["test_accuracy"].as_f64().unwrap()).abs() < 1e-12, "{accuracy}");
+    assert!(place.fail(2, &["predict", "zzz", "--data", "events.csv", "--out", "s.csv"]).contains("no cell"));
+    place.write("narrow.csv", "1,2,3\n0,1,2\n");
+    assert!(place.fail(3, &["predict", id, "--data", "narrow.csv", "--out", "s.csv"]).contains("narrow.csv"));
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let place = Place::new();
+    let mut child = place.command(&["list", "--format", "json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = [0];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn experiment_files_are_refused_by_place_key_and_range() {
+    let place = Place::new();
+    for (text, words) in [
+        ("budget = [", &["line 1"][..]),
+        ("", &["`dataset` is missing"]),
+        (&experiment("tolerence = 1e-3"), &["did you mean `tolerance`?", "[[optimizer]] irls"]),
+        (&experiment("tolerance = -1.0"), &["tolerance = -1 is not accepted", "from 0 to 1"]),
+        (&experiment("tolerance = \"small\""), &["tolerance = small is not accepted"]),
+        (&experiment("[[optimizer]]\nname = \"sdg\""), &["line 11", "did you mean `sgd`?"]),
+        (&experiment("").replace("higgs-sim", "higs-sim"), &["higs-sim", "did you mean `higgs-sim`?"]),
+        (&experiment("").replace("20s", "20 fortnights"), &["budget = \"20 fortnights\" is not accepted", "\"5m\""]),
+        (&experiment("").replace("rows = 4000", "rows = 0"), &["rows = 0 is not accepted"]),
+        (&experiment("").replace("name = \"logistic\"", "name = \"logistic\"\nfeatures = \"cubes\""), &["squares"]),
+        (&format!("seeds = [1, 1]\n{}", experiment("")), &["seeds = [1, 1] is not accepted"]),
+        (
+            &format!("target = {{ metric = \"test_accuracy\", value = 1 }}\n{}", experiment("")),
+            &["validation_accuracy"],
+        ),
+        (&format!("name = \"../up\"\n{}", experiment("")), &["name = \"../up\" is not accepted"]),
+    ] {
+        let path = place.write("bad.toml", text);
+        let message = place.fail(2, &["run", path.to_str().unwrap(), "--dry-run"]);
+        assert!(message.contains("bad.toml"), "no file named: {message}");
+        for word in words {
+            assert!(message.contains(word), "{word:?} is not in: {message}");
+        }
+    }
+    assert!(place.fail(4, &["run", "nowhere.toml"]).contains("nowhere.toml"));
+    place.write("bytes.toml", [0xff, 0xfe, 0x00]);
+    assert!(place.fail(3, &["run", "bytes.toml"]).contains("not a text"));
+}
+
+#[test]
+fn data_that_cannot_be_used_is_named() {
+    let place = Place::new();
+    assert!(place.fail(3, &["data", "describe", "nowhere.csv"]).contains("nowhere.csv"));
+    place.write("gap.csv", "1,2,3\n0,,1\n1,2,2\n");
+    let message = place.fail(3, &["data", "describe", "gap.csv"]);
+    assert!(message.contains("gap.csv, line 2, column 2"), "{message}");
+    assert!(place.succeed(&["data", "describe", "gap.csv", "--drop-missing"]).contains('2'));
+    let message = place.fail(2, &["data", "fetch", "mnits"]);
+    assert!(message.contains("did you mean `mnist`?"), "{message}");
+    assert!(place.fail(3, &["summary", "runs"]).contains("runs") || !place.path().join("runs").exists());
+}
+
+#[test]
+fn pairs_that_do_not_fit_are_skipped_with_the_reason() {
+    let place = Place::new();
+    let text = experiment(
+        "[[optimizer]]\nname = \"sgd\"\n[[optimizer]]\nname = \"hessian-free\"\n[[optimizer]]\nname = \"admm\"",
+    )
+    .replace("name = \"logistic\"", "name = \"logistic\"\nregularizer = \"l1\"\nstrength = 0.02");
+    let file = place.write("sparse.toml", text);
+    let plan = place.succeed(&["run", file.to_str().unwrap(), "--dry-run"]);
+    assert!(plan.contains("1 cell in") && plan.contains("Skipped"), "{plan}");
+    place.succeed(&["run", file.to_str().unwrap()]);
+    let cells = place.cells("sparse");
+    for name in ["irls", "sgd", "hessian-free"] {
+        let cell = cell(&cells, name);
+        assert_eq!(cell["status"], "skipped");
+        assert!(cell["reason"].as_str().unwrap().contains("admm"), "{}", cell["reason"]);
+    }
+    let admm = cell(&cells, "admm");
+    assert_eq!(admm["status"], "finished");
+    let (nonzero, total) = (admm["parameters_nonzero"].as_u64().unwrap(), admm["parameters_total"].as_u64().unwrap());
+    assert!(total == 29 && (2..20).contains(&nonzero), "{nonzero} of {total}");
+}
+
+#[test]
+fn divergence_and_a_budget_in_seconds_are_told_as_such() {
+    let place = Place::new();
+    let diverging = "[[optimizer]]\nname = \"sgd\"\nlearning_rate = 1e300\nlabel = \"wild\"\n\
+                     [[optimizer]]\nname = \"sgd\"\nlabel = \"slow\"\nbudget = \"0.3s\"\nbatch_size = 1";
+    let file = place.write("ends.toml", experiment(diverging));
+    place.fail(1, &["run", file.to_str().unwrap(), "--quiet"]);
+    let cells = place.cells("ends");
+    let wild = cell(&cells, "wild");
+    assert_eq!(wild["status"], "diverged");
+    assert!(wild["reason"].as_str().unwrap().starts_with("diverged at step "), "{}", wild["reason"]);
+    assert!(wild["test_accuracy"].is_null());
+    let slow = cell(&cells, "slow");
+    assert_eq!(slow["status"], "timed-out");
+    assert!((0.3..1.5).contains(&slow["train_seconds"].as_f64().unwrap()), "{}", slow["train_seconds"]);
+    // Drawn and tabulated all the same.
+    assert!(place.succeed(&["summary", "runs/ends"]).contains("diverged"));
+    place.succeed(&["report", "runs/ends"]);
+}
