@@ -5,7 +5,7 @@
 
 use super::record::write_whole;
 use super::trace::Trace;
-use crate::error::{Error, Result};
+use crate::error::{DataError, Error, Result};
 use crate::measure::clock::Seconds;
 use crate::model::Weights;
 use crate::oracle::OraclePosition;
@@ -75,7 +75,7 @@ impl Checkpoint {
             oracle: self.oracle.clone(),
         };
         let rest = toml::to_string(&rest).map_err(|error| unwritable(path, &error))?;
-        let mut tensors: BTreeMap<String, (Vec<usize>, &[f64])> = BTreeMap::new();
+        let mut tensors: Tensors<'_> = BTreeMap::new();
         let mut add = |name: String, values| tensors.insert(name, (vec![<[f64]>::len(values)], values));
         add("parameters".into(), &self.parameters);
         if let Some(best) = &self.best {
@@ -95,7 +95,7 @@ impl Checkpoint {
     #[must_use]
     pub fn read(path: &Path, cell: &str) -> Option<Self> {
         let bytes = std::fs::read(path).ok()?;
-        let (tensors, metadata) = decode(&bytes)?;
+        let Weights { tensors, metadata } = decode(&bytes)?;
         let rest: Rest = toml::from_str(metadata.get(REST)?).ok().filter(|rest: &Rest| rest.cell == cell)?;
         let mut tensors: BTreeMap<String, Vec<f64>> =
             tensors.into_iter().map(|(name, (_, values))| (name, values)).collect();
@@ -129,9 +129,10 @@ fn unwritable(path: &Path, error: &dyn std::error::Error) -> Error {
     Error::Numeric(format!("{}: cannot be encoded: {error}", path.display()))
 }
 
-type Tensors<V> = BTreeMap<String, (Vec<usize>, V)>;
+/// Tensors by name: shape and values.
+type Tensors<'a> = BTreeMap<String, (Vec<usize>, &'a [f64])>;
 
-fn encode(path: &Path, tensors: &Tensors<&[f64]>, metadata: HashMap<String, String>) -> Result<Vec<u8>> {
+fn encode(path: &Path, tensors: &Tensors<'_>, metadata: HashMap<String, String>) -> Result<Vec<u8>> {
     let bytes: Vec<(&str, &[usize], Vec<u8>)> = tensors
         .iter()
         .map(|(name, (shape, values))| {
@@ -147,7 +148,7 @@ fn encode(path: &Path, tensors: &Tensors<&[f64]>, metadata: HashMap<String, Stri
 }
 
 /// The `f64` tensors and the metadata of a safetensors file; `None` if it is none.
-fn decode(bytes: &[u8]) -> Option<(Tensors<Vec<f64>>, HashMap<String, String>)> {
+fn decode(bytes: &[u8]) -> Option<Weights> {
     let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
     let mut tensors = BTreeMap::new();
     for (name, view) in SafeTensors::deserialize(bytes).ok()?.tensors() {
@@ -158,7 +159,7 @@ fn decode(bytes: &[u8]) -> Option<(Tensors<Vec<f64>>, HashMap<String, String>)> 
         let values = numbers.iter().map(|&number| f64::from_le_bytes(number)).collect();
         tensors.insert(name, (view.shape().to_vec(), values));
     }
-    Some((tensors, header.metadata().clone().unwrap_or_default()))
+    Some(Weights { tensors, metadata: header.metadata().clone().unwrap_or_default().into_iter().collect() })
 }
 
 /// Writes fitted weights as safetensors: `f64` tensors, text as metadata.
@@ -178,11 +179,10 @@ pub fn write_weights(path: &Path, weights: &Weights) -> Result<()> {
 /// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it does not hold weights.
 pub fn read_weights(path: &Path) -> Result<Weights> {
     let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
-    let (tensors, metadata) = decode(&bytes).ok_or_else(|| {
+    decode(&bytes).ok_or_else(|| {
         let remedy = "give the folder of a cell whose weights.safetensors this program wrote";
-        crate::error::DataError::new(path, "it does not hold 64-bit tensors in the safetensors format", remedy)
-    })?;
-    Ok(Weights { tensors, metadata: metadata.into_iter().collect() })
+        DataError::new(path, "it does not hold 64-bit tensors in the safetensors format", remedy).into()
+    })
 }
 
 #[cfg(test)]

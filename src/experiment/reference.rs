@@ -35,10 +35,21 @@ pub struct Reference {
     pub method: String,
 }
 
-/// Optimizers that solve to high precision, in order of preference, with their settings for that and the most steps.
-const SOLVERS: [(&str, &[(&str, f64)], u64); 2] = [
-    ("irls", &[("tolerance", 1e-14)], 200),
-    ("admm", &[("absolute_tolerance", 1e-13), ("relative_tolerance", 1e-13), ("local_accuracy", 1e-3)], 20_000),
+/// An optimizer that solves to high precision.
+struct Solver {
+    name: &'static str,
+    settings: &'static [(&'static str, f64)],
+    most_steps: u64,
+}
+
+/// In order of preference.
+const SOLVERS: [Solver; 2] = [
+    Solver { name: "irls", settings: &[("tolerance", 1e-14)], most_steps: 200 },
+    Solver {
+        name: "admm",
+        settings: &[("absolute_tolerance", 1e-13), ("relative_tolerance", 1e-13), ("local_accuracy", 1e-3)],
+        most_steps: 20_000,
+    },
 ];
 
 /// The longest solve.
@@ -107,7 +118,7 @@ fn solve_problem(workbench: &Workbench, config: &CellConfig) -> Result<Option<Re
     }
     let settings = Settings::check("reference", entry.settings, &values)?;
     let opened = problem::open(workbench, config, &settings)?;
-    for (name, settings, most_steps) in SOLVERS {
+    for Solver { name, settings, most_steps } in SOLVERS {
         let Ok(entry) = workbench.optimizer(name) else { continue };
         if let Some(reason) = entry.needs.iter().find_map(|&need| opened.model.offers(need).err()) {
             eprintln!("{name} does not fit: {reason}");

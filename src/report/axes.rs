@@ -169,7 +169,7 @@ fn log_ticks(low: f64, high: f64, quantity: Quantity, labels: usize) -> Vec<Tick
         // Strides count from a decade that every axis shares, so that neighbouring panels agree.
         let kept = |index: usize, value: f64| match quantity {
             Quantity::Number => (value.log10().round() as i64).rem_euclid(stride as i64) == 0,
-            Quantity::Seconds => index % stride == 0,
+            Quantity::Seconds => index.is_multiple_of(stride),
         };
         labelled
             .iter()
@@ -213,7 +213,7 @@ fn label(value: f64, quantity: Quantity, plain: bool) -> String {
             v if v < 1e-6 => format!("{} ns", units::significant(v * 1e9, 3)),
             v => units::seconds(v),
         },
-        Quantity::Number if plain && value >= 1000.0 && value < 1e6 => units::count(value.round() as u64),
+        Quantity::Number if plain && (1000.0..1e6).contains(&value) => units::count(value.round() as u64),
         Quantity::Number if plain => units::significant(value, 3),
         Quantity::Number => units::power_of_ten(value.log10().round() as i32),
     }

@@ -151,7 +151,7 @@ struct Row<'a> {
 impl Row<'_> {
     /// The median over cells that ended with an answer.
     fn median(&self, value: impl Fn(&Cell) -> Option<f64>) -> Option<f64> {
-        median(self.answered().filter_map(|cell| value(cell)))
+        median(self.answered().filter_map(value))
     }
 
     fn answered(&self) -> impl Iterator<Item = &Cell> {

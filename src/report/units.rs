@@ -60,7 +60,7 @@ pub fn seconds(value: f64) -> String {
         return NEVER.to_owned();
     }
     let (scale, unit) = match value.abs() {
-        v if v == 0.0 => (1.0, "s"),
+        0.0 => (1.0, "s"),
         v if v < 0.999_5e-3 => (1e-6, "µs"),
         v if v < 0.999_5 => (1e-3, "ms"),
         v if v < 119.5 => (1.0, "s"),

@@ -119,6 +119,5 @@ pub fn generate(seed: u64, rows: usize) -> Table {
         targets: Panels::from_values(targets, rows, 1),
         task: Task::Classes(CLASS_NAMES.map(str::to_owned).to_vec()),
         columns: FEATURE_NAMES.map(str::to_owned).to_vec(),
-        order: RowOrder::AsRead,
     }
 }
