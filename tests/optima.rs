@@ -2,7 +2,7 @@
 //!
 //! Reference numbers: `tests/reference/glm_optima.json`, made by the script beside it.
 
-use parsimony::data::{self, Examples, ReadOptions, RowSet, SplitSpec, locate};
+use parsimony::data::{self, Examples, ReadOptions, RowSet, SplitSpec, Table, locate};
 use parsimony::model::{self, Model, ModelData, Split};
 use parsimony::optim::{self, Fit};
 use parsimony::oracle::{SettingValue, Settings};
@@ -231,5 +231,48 @@ fn mnist_softmax_reaches_92_percent() {
             model.objective(&fit.parameters).unwrap().0,
         );
         assert!(test.accuracy.unwrap() >= 0.92, "{name}");
+    }
+}
+
+/// Some rows of a table as a model's data, all of them to train on or all to test on.
+fn parts(train: (&Table, &RowSet), test: (&Table, &RowSet)) -> ModelData {
+    ModelData {
+        train: data::examples(train.0, train.1),
+        validation: data::examples(train.0, &RowSet::Range(0..0)),
+        test: data::examples(test.0, test.1),
+        task: train.0.task.clone(),
+        columns: train.0.columns.clone(),
+    }
+}
+
+fn accuracy_by_irls(data: &ModelData, features: &str) -> f64 {
+    let model = build(data, "logistic", &[("features", word(features))]);
+    let fit = fit(&*model, "irls", &[], 50);
+    model.evaluate(&fit.parameters, Split::Test).unwrap().accuracy.unwrap()
+}
+
+#[test]
+fn simulated_events_are_as_hard_as_real_ones_for_linear_models_and_squares() {
+    let simulated = data::higgs_sim::generate(42, 200_000);
+    let (train, test) = (RowSet::Range(0..100_000), RowSet::Range(100_000..200_000));
+    let both = parts((&simulated, &train), (&simulated, &test));
+    let (linear, squares) = (accuracy_by_irls(&both, "linear"), accuracy_by_irls(&both, "squares"));
+    println!("simulated to simulated: linear {linear:.4}, squares {squares:.4}");
+    assert!((0.61..=0.66).contains(&linear), "{linear}");
+    assert!(squares - linear >= 0.015, "{linear} {squares}");
+
+    // The simulator was fitted to the even rows: real models train on them, every model is tested on the odd ones.
+    let Some(path) = locate::test_file("higgs/higgs-35k.csv.gz") else { return };
+    let mut real = data::read(&path, &ReadOptions::default()).unwrap();
+    // Classes are named in one way in the file and in another in the simulator.
+    real.task = simulated.task.clone();
+    let rows = |first: u32| RowSet::Indices((first..real.rows() as u32).step_by(2).collect::<Vec<_>>().into());
+    let (even, odd) = (rows(0), rows(1));
+    let as_many = RowSet::Range(0..even.len());
+    for features in ["linear", "squares"] {
+        let from_real = accuracy_by_irls(&parts((&real, &even), (&real, &odd)), features);
+        let from_simulated = accuracy_by_irls(&parts((&simulated, &as_many), (&real, &odd)), features);
+        println!("{features}: real to real {from_real:.4}, simulated to real {from_simulated:.4}");
+        assert!(from_real - from_simulated <= 0.02, "{features}");
     }
 }

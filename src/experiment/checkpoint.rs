@@ -144,7 +144,20 @@ fn encode(path: &Path, tensors: &Tensors<'_>, metadata: HashMap<String, String>)
         .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F64, shape.to_vec(), bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
         .map_err(|error| unwritable(path, &error))?;
-    safetensors::serialize(views, Some(metadata)).map_err(|error| unwritable(path, &error))
+    let encoded = safetensors::serialize(views, Some(metadata)).map_err(|error| unwritable(path, &error))?;
+    with_sorted_header(&encoded).ok_or_else(|| unwritable(path, &std::fmt::Error))
+}
+
+/// The same file with the keys of its header in order: the library writes metadata in the order of a hash map, and equal
+/// numbers should make equal files.
+fn with_sorted_header(encoded: &[u8]) -> Option<Vec<u8>> {
+    let (length, rest) = encoded.split_first_chunk::<8>()?;
+    let (header, data) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let header: BTreeMap<String, BTreeMap<String, serde_json::Value>> = serde_json::from_slice(header).ok()?;
+    let mut header = serde_json::to_vec(&header).ok()?;
+    // Data start at a multiple of eight; the format fills up with spaces.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Some([&(header.len() as u64).to_le_bytes()[..], &header, data].concat())
 }
 
 /// The `f64` tensors and the metadata of a safetensors file; `None` if it is none.
