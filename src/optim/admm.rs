@@ -31,12 +31,17 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
     build: |s| Ok(Box::new(Admm::new(s))),
 };
 
-/// Local gradients need not be smaller than this.
+/// Local gradients need not be smaller than this, unless the residuals asked for are.
 const LOCAL_FLOOR: f64 = 1e-10;
+
+/// The penalty stays within this factor of where it started: further off, local problems are all penalty or none.
+const PENALTY_RANGE: f64 = 1e6;
 
 struct Admm {
     parts: usize,
     rho: f64,
+    /// The penalty at the start.
+    first_rho: f64,
     relaxation: f64,
     balance: Option<(f64, f64)>,
     absolute: f64,
@@ -56,6 +61,7 @@ impl Admm {
         Self {
             parts,
             rho: s.real("rho") / parts as f64,
+            first_rho: s.real("rho") / parts as f64,
             relaxation: s.real("relaxation"),
             balance: s.switch("balance").then(|| (s.real("balance_ratio"), s.real("balance_factor"))),
             absolute: s.real("absolute_tolerance"),
@@ -73,6 +79,7 @@ impl Optimizer for Admm {
     fn start(&mut self, oracle: &mut Oracle<'_>, parameters: &Vector) -> Result<()> {
         let parts = self.parts.min(oracle.rows());
         self.rho *= self.parts as f64 / parts as f64;
+        self.first_rho = self.rho;
         self.parts = parts;
         self.local = vec![parameters.clone(); parts];
         self.multipliers = vec![parameters.zeros_like(); parts];
@@ -83,7 +90,8 @@ impl Optimizer for Admm {
         let parts = self.parts as f64;
         // The first local problems are far from their solution; later ones follow the residuals down.
         let residual = self.primal.min(self.dual).min(1.0) / parts.sqrt();
-        let tolerance = (self.local_accuracy * self.rho * residual).max(LOCAL_FLOOR / parts);
+        let tolerance =
+            (self.local_accuracy * self.rho * residual).max(LOCAL_FLOOR.min(self.absolute * self.rho) / parts);
         let old = parameters.clone();
         let mut mean = parameters.zeros_like();
         for (part, (x, u)) in self.local.iter_mut().zip(&self.multipliers).enumerate() {
@@ -127,16 +135,21 @@ impl Optimizer for Admm {
             // Residuals are compared relative to what they are measured against (Wohlberg 2017).
             let primal = self.primal / primal_scale.max(f64::MIN_POSITIVE);
             let dual = self.dual / (self.rho * multiplier_norm.sqrt()).max(f64::MIN_POSITIVE);
-            let change = if primal > ratio * dual {
+            // Multipliers at zero (a single block, no regularizer) make no measure for the dual residual.
+            let balanced = self.rho * multiplier_norm.sqrt() <= f64::EPSILON * primal_scale;
+            let change = if balanced {
+                1.0
+            } else if primal > ratio * dual {
                 factor
             } else if dual > ratio * primal {
                 1.0 / factor
             } else {
                 1.0
             };
-            self.rho *= change;
+            let old = self.rho;
+            self.rho = (old * change).clamp(self.first_rho / PENALTY_RANGE, self.first_rho * PENALTY_RANGE);
             for u in &mut self.multipliers {
-                u.scale(1.0 / change);
+                u.scale(old / self.rho);
             }
         }
         Ok(Step::Continue)

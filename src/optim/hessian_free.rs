@@ -6,7 +6,7 @@
 //! - start from a share (0.95) of the last solution (section 4.8);
 //! - stop after `i` iterations when `phi < 0` and the last `k = max(10, ceil(i/10))` of them lowered `phi` by less than
 //!   `5e-4 k |phi|` (section 4.4), or when a direction has no positive curvature;
-//! - precondition with `(mean squared gradient + lambda)^0.75` (section 4.7);
+//! - precondition with `(mean squared gradient + weight decay + lambda)^0.75` (section 4.7);
 //! - keep iterates at growing intervals and walk back while the objective improves (section 4.6);
 //! - adapt `lambda` by the ratio of actual to predicted fall, predicted without damping (section 4.1);
 //! - line search with Armijo's condition, or reject the step (section 4.6).
@@ -52,6 +52,8 @@ const KEPT_RATIO: f64 = 1.3;
 const ARMIJO: f64 = 1e-2;
 const REDUCTION: f64 = 0.8;
 const REDUCTIONS: usize = 60;
+/// So many rejected steps in a row end the fit.
+const MOST_REJECTED: u64 = 20;
 /// A predicted fall below this share of the objective is rounding.
 const ROUNDING: f64 = 1e-13;
 
@@ -169,6 +171,15 @@ impl HessianFree {
         Ok((kept, iterations))
     }
 
+    /// Counts a rejected step.
+    fn reject(&mut self) -> Result<Step> {
+        self.rejected += 1;
+        Ok(match self.rejected {
+            MOST_REJECTED.. => Step::Stopped(format!("{MOST_REJECTED} steps in a row were rejected")),
+            _ => Step::Continue,
+        })
+    }
+
     fn damped_product(
         &self,
         oracle: &mut Oracle<'_>,
@@ -244,11 +255,17 @@ impl Optimizer for HessianFree {
         }
         let d = &kept[chosen].d;
         let predicted = kept[chosen].phi - 0.5 * self.damping * d.dot(d);
-        if predicted >= -ROUNDING * value.abs() {
+        if predicted.abs() <= ROUNDING * value.abs() {
             return Ok(Step::Stopped(format!(
-                "the predicted fall {:.1e} is below the rounding of the sums",
-                -predicted
+                "the predicted change {predicted:.1e} is below the rounding of the sums"
             )));
+        }
+        if predicted > 0.0 {
+            // CG was stopped before it had undone what its start brings along: more damping, and a start from zero.
+            self.damping *= 1.5;
+            self.last = vec![parameters.zeros_like()];
+            oracle.note("step_size", 0.0);
+            return self.reject();
         }
         let ratio = (best - here) / predicted;
         if self.adaptive {
@@ -283,11 +300,8 @@ impl Optimizer for HessianFree {
         if accepted {
             parameters.axpy(step, d);
             self.rejected = 0;
-        } else {
-            self.rejected += 1;
-            if self.rejected >= 20 {
-                return Ok(Step::Stopped("twenty steps in a row were rejected".into()));
-            }
+        } else if let stopped @ Step::Stopped(_) = self.reject()? {
+            return Ok(stopped);
         }
         self.last = vec![kept.into_iter().next_back().expect("CG keeps its final iterate").d];
         Ok(Step::Continue)

@@ -10,7 +10,7 @@
 //! (no finite optimum) is detected and named too.
 
 use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
-use crate::device::cpu::linalg;
+use crate::device::cpu::linalg::{self, ScaledCholesky};
 use crate::error::{Error, Result};
 use crate::oracle::{Capability, Finding, Information, Oracle, Rows, Separation, Setting, Settings, Vector};
 use ndarray::{Array1, Array2};
@@ -36,8 +36,15 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
     build: |s| Ok(Box::new(Irls::new(s))),
 };
 
-/// A pivot below this share of its diagonal calls for a closer look at the rank.
+/// A pivot below this share of its diagonal calls for a closer look at the rank. In `f32` sums of rare columns the pivot
+/// of a dependent column is noise of up to a thousandth, so the first system is looked at more closely: whoever is found
+/// there has not moved yet.
+const SUSPICIOUS_FIRST_PIVOT: f64 = 1e-2;
 const SUSPICIOUS_PIVOT: f64 = 1e-6;
+
+/// A remaining diagonal below this share of its column's own marks a column as dependent on earlier ones, in a matrix
+/// summed in `f64`.
+const RANK_TOLERANCE: f64 = 1e-10;
 
 /// Linear predictors beyond this size at the optimum call for a look for separation.
 const SUSPICIOUS_PREDICTOR: f64 = 12.0;
@@ -61,8 +68,8 @@ struct Irls {
     previous: Vec<Vector>,
     direction: Vec<Vector>,
     rank_checked: bool,
-    /// Positions of dependent coordinates.
-    dependent: Vec<f64>,
+    /// Positions of coordinates that stay where they are: redundant ones and those found to depend on others.
+    held: Vec<f64>,
     quasi_separated: bool,
     /// The bound's factors: `C`, `D`, `left`, `right`, `ridge`, flattened; empty until formed.
     bound: Vec<f64>,
@@ -95,57 +102,68 @@ impl Irls {
             previous: Vec::new(),
             direction: Vec::new(),
             rank_checked: false,
-            dependent: Vec::new(),
+            held: Vec::new(),
             quasi_separated: false,
             bound: Vec::new(),
             factors: None,
         }
     }
 
-    /// `d = -H^-1 g` with dependent coordinates left alone.
-    fn solve(&mut self, oracle: &mut Oracle<'_>, information: &Array2<f64>, gradient: &Vector) -> Result<Vector> {
-        loop {
-            let p = gradient.len();
-            let free: Vec<usize> = (0..p).filter(|&i| !self.dependent.contains(&(i as f64))).collect();
-            let k = free.len();
-            oracle.count_solve((k as f64).powi(3) / 3.0 + 2.0 * (k as f64).powi(2));
-            // Scaled to a unit diagonal, so that pivots can be compared.
-            let scale: Vec<f64> = free.iter().map(|&i| information[[i, i]].max(f64::MIN_POSITIVE).sqrt()).collect();
-            let mut scaled =
-                Array2::from_shape_fn((k, k), |(a, b)| information[[free[a], free[b]]] / (scale[a] * scale[b]));
-            let mut factor = linalg::cholesky(&scaled);
-            let smallest = factor.as_ref().map_or(0.0, |l| l.diag().iter().fold(1.0, |m: f64, v| m.min(v * v)));
-            if smallest < SUSPICIOUS_PIVOT && !self.rank_checked {
-                self.rank_checked = true;
-                self.name_rank_deficiency(oracle, p)?;
-                if !self.dependent.is_empty() {
-                    continue;
-                }
-            }
-            // Separation drives weights, and with them the matrix, towards zero: a little ridge keeps it solvable.
-            let mut jitter = 1e-12;
-            while factor.is_err() && jitter < 1.0 {
-                scaled.diag_mut().mapv_inplace(|v| v + jitter);
-                factor = linalg::cholesky(&scaled);
-                jitter *= 10.0;
-            }
-            let right: Array1<f64> = free.iter().zip(&scale).map(|(&i, s)| -gradient.host()[i] / s).collect();
-            let solution = linalg::cholesky_solve(&factor?, right.view())?;
-            let mut direction = gradient.zeros_like();
-            for ((&i, s), x) in free.iter().zip(&scale).zip(&solution) {
-                direction.host_mut()[i] = x / s;
-            }
-            return Ok(direction);
-        }
+    fn uses_bound(&self, oracle: &Oracle<'_>, parameters: &Vector) -> Result<bool> {
+        Ok(match self.mode {
+            Mode::Bound => true,
+            Mode::Exact => false,
+            Mode::Auto => parameters.len() > oracle.dense_limit()?,
+        })
     }
 
-    fn name_rank_deficiency(&mut self, oracle: &mut Oracle<'_>, total: usize) -> Result<()> {
-        let dependent = oracle.dependent_coordinates()?;
-        if dependent.is_empty() {
-            return Ok(());
+    fn is_held(&self, coordinate: usize) -> bool {
+        self.held.contains(&(coordinate as f64))
+    }
+
+    /// `d = -H^-1 g` with held coordinates left alone; nothing where coordinates were found that must be held from now on.
+    fn solve(
+        &mut self,
+        oracle: &mut Oracle<'_>,
+        information: &Array2<f64>,
+        gradient: &Vector,
+    ) -> Result<Option<Vector>> {
+        let free: Vec<usize> = (0..gradient.len()).filter(|&i| !self.is_held(i)).collect();
+        let k = free.len() as f64;
+        oracle.count_solve(k.powi(3) / 3.0 + 2.0 * k.powi(2));
+        // Separation drives weights, and with them the matrix, towards zero: a little ridge keeps it solvable.
+        let factor = ScaledCholesky::new(information, &free)?;
+        let limit = if self.iteration <= 1 { SUSPICIOUS_FIRST_PIVOT } else { SUSPICIOUS_PIVOT };
+        if factor.smallest_pivot < limit && !self.rank_checked {
+            self.rank_checked = true;
+            let dependent = oracle.dependent_coordinates()?;
+            if !dependent.is_empty() {
+                self.hold(oracle, &dependent);
+                return Ok(None);
+            }
         }
-        let columns: Vec<String> = dependent.iter().map(|(_, name)| name.clone()).collect();
-        self.dependent = dependent.iter().map(|(i, _)| *i as f64).collect();
+        let right: Array1<f64> = free.iter().map(|&i| -gradient.host()[i]).collect();
+        let mut direction = gradient.zeros_like();
+        for (&i, value) in free.iter().zip(factor.solve(right.view())?) {
+            direction.host_mut()[i] = value;
+        }
+        Ok(Some(direction))
+    }
+
+    /// Holds coordinates that depend on earlier ones, and names their columns.
+    fn hold(&mut self, oracle: &mut Oracle<'_>, dependent: &[(usize, String)]) {
+        let mut columns: Vec<String> = Vec::new();
+        for (coordinate, name) in dependent {
+            if !self.is_held(*coordinate) {
+                self.held.push(*coordinate as f64);
+            }
+            if !columns.contains(name) {
+                columns.push(name.clone());
+            }
+        }
+        // Several classes have a coefficient each for every column of the design.
+        let classes = dependent.len() / columns.len();
+        let total = oracle.coordinate_names().len() / classes;
         oracle.find(Finding {
             kind: "rank-deficiency".into(),
             message: format!(
@@ -157,7 +175,6 @@ impl Irls {
             columns,
             direction: std::collections::BTreeMap::new(),
         });
-        Ok(())
     }
 
     /// Looks for separation; complete separation ends the fit.
@@ -186,6 +203,12 @@ impl Irls {
         oracle.find(Finding { kind: kind.into(), message: message.clone(), columns, direction });
         self.quasi_separated = !complete;
         Ok(complete.then_some(Step::Stopped(message)))
+    }
+
+    /// The largest gradient element among coordinates that are not held.
+    fn largest_free(&self, gradient: &Vector) -> f64 {
+        let free = gradient.host().iter().enumerate().filter(|(i, _)| !self.is_held(*i));
+        free.fold(0.0, |largest: f64, (_, value)| largest.max(value.abs()))
     }
 
     /// When to look for separation while iterating: Newton's steps should have collapsed long before.
@@ -237,7 +260,7 @@ impl Irls {
         self.accepted = system.value;
         self.halved = 0;
         self.iteration += 1;
-        let largest = system.gradient.norm_max();
+        let largest = self.largest_free(&system.gradient);
         oracle.note("gradient_norm", largest);
         oracle.note("step_fraction", 1.0);
         if largest <= self.tolerance {
@@ -247,7 +270,17 @@ impl Irls {
                 format!("gradient {largest:.1e} after {} steps", self.iteration),
             );
         }
-        let direction = self.solve(oracle, &information, &system.gradient)?;
+        let Some(direction) = self.solve(oracle, &information, &system.gradient)? else {
+            // Newton's method begins anew, from here but with those at zero.
+            for &coordinate in &self.held {
+                parameters.host_mut()[coordinate as usize] = 0.0;
+            }
+            (self.accepted, self.iteration) = (f64::INFINITY, 0);
+            (self.last_step_size, self.last_decrement, self.last_gradient) =
+                (f64::INFINITY, f64::INFINITY, f64::INFINITY);
+            self.previous = Vec::new();
+            return Ok(Step::Continue);
+        };
         let decrement = -0.5 * system.gradient.dot(&direction);
         oracle.note("newton_decrement", decrement);
         if self.quasi_separated && fall.abs() / (system.value.abs() + 0.1) < 1e-8 {
@@ -278,15 +311,40 @@ impl Irls {
         Ok(Step::Continue)
     }
 
+    /// Without a ridge, takes columns that depend on earlier ones out of the bound's matrix and holds their coefficients.
+    fn hold_dependent_columns(&mut self, oracle: &mut Oracle<'_>, right: &mut Array2<f64>, ridge: &[f64]) {
+        if ridge.iter().any(|ridge| *ridge > 0.0) {
+            return;
+        }
+        let d = right.nrows();
+        let columns = linalg::dependent_columns(right, RANK_TOLERANCE);
+        if columns.is_empty() {
+            return;
+        }
+        let names = oracle.coordinate_names();
+        let classes = names.len() / d;
+        let coordinates = (0..classes).flat_map(|class| columns.iter().map(move |&j| (class, j)));
+        // A column's name stands behind its class's.
+        let name = |j: usize| names[j].split_once(": ").filter(|_| classes > 1).map_or(&*names[j], |(_, name)| name);
+        let dependent: Vec<_> = coordinates.map(|(class, j)| (class * d + j, name(j).to_owned())).collect();
+        self.hold(oracle, &dependent);
+        for &j in &columns {
+            right.row_mut(j).fill(0.0);
+            right.column_mut(j).fill(0.0);
+            right[[j, j]] = 1.0;
+        }
+    }
+
     fn bound_step(&mut self, oracle: &mut Oracle<'_>, parameters: &mut Vector) -> Result<Step> {
         let mut gradient = parameters.zeros_like();
         let value = if self.bound.is_empty() {
             let system = oracle.normal_system(parameters, Rows::All, true)?;
-            let Information::KroneckerBound { left, right, ridge } = system.information else {
+            let Information::KroneckerBound { left, mut right, ridge } = system.information else {
                 return Err(Error::Numeric(
                     "the problem answered with a full matrix where a bound was asked for".into(),
                 ));
             };
+            self.hold_dependent_columns(oracle, &mut right, &ridge);
             self.bound = [left.nrows() as f64, right.nrows() as f64].to_vec();
             self.bound.extend(left.iter().chain(&right).chain(&ridge));
             let d = right.nrows() as f64;
@@ -297,11 +355,18 @@ impl Irls {
             oracle.value_and_gradient(parameters, Rows::All, &mut gradient)?
         };
         oracle.finite("the objective", value)?;
+        for &coordinate in &self.held {
+            gradient.host_mut()[coordinate as usize] = 0.0;
+        }
         let largest = gradient.norm_max();
         oracle.note("gradient_norm", largest);
         self.iteration += 1;
         if largest <= self.tolerance {
-            return Ok(Step::Converged(format!("gradient {largest:.1e} after {} steps", self.iteration)));
+            return self.converged(
+                oracle,
+                parameters,
+                format!("gradient {largest:.1e} after {} steps", self.iteration),
+            );
         }
         if self.factors.is_none() {
             self.factors = Some(BoundFactors::new(&self.bound)?);
@@ -313,13 +378,19 @@ impl Irls {
 }
 
 impl Optimizer for Irls {
+    fn start(&mut self, oracle: &mut Oracle<'_>, parameters: &Vector) -> Result<()> {
+        if !self.uses_bound(oracle, parameters)? {
+            self.held = oracle.redundant_coordinates()?.into_iter().map(|coordinate| coordinate as f64).collect();
+        }
+        Ok(())
+    }
+
     fn step(&mut self, oracle: &mut Oracle<'_>, parameters: &mut Vector) -> Result<Step> {
-        let bound = match self.mode {
-            Mode::Bound => true,
-            Mode::Exact => false,
-            Mode::Auto => parameters.len() > oracle.dense_limit()?,
-        };
-        if bound { self.bound_step(oracle, parameters) } else { self.exact_step(oracle, parameters) }
+        if self.uses_bound(oracle, parameters)? {
+            self.bound_step(oracle, parameters)
+        } else {
+            self.exact_step(oracle, parameters)
+        }
     }
 
     fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {
@@ -332,7 +403,7 @@ impl Optimizer for Irls {
         visitor.vectors("previous", &mut self.previous);
         visitor.vectors("direction", &mut self.direction);
         visitor.flag("rank_checked", &mut self.rank_checked);
-        visitor.numbers("dependent", &mut self.dependent);
+        visitor.numbers("held", &mut self.held);
         visitor.flag("quasi_separated", &mut self.quasi_separated);
         visitor.numbers("bound", &mut self.bound);
     }

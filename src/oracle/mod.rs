@@ -298,6 +298,14 @@ impl<'a> Oracle<'a> {
         Ok(self.equations()?.dense_limit())
     }
 
+    /// Coordinates that can be held where they are without changing the minimum.
+    ///
+    /// # Errors
+    /// If undeclared or lacking.
+    pub fn redundant_coordinates(&self) -> Result<Vec<usize>> {
+        Ok(self.equations()?.redundant_coordinates())
+    }
+
     /// Coordinates that depend linearly on earlier ones.
     ///
     /// # Errors

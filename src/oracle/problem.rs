@@ -206,7 +206,8 @@ pub trait Curvature {
 
 /// Sums of squared per-row gradients, the empirical Fisher diagonal.
 pub trait SquaredGradients {
-    /// Writes `(1/m) sum_i (grad loss_i)^2`, element by element over the `m` rows, without the regularizer.
+    /// Writes `(1/m) sum_i (grad loss_i)^2`, element by element over the `m` rows, plus the diagonal of the regularizer's
+    /// Hessian: the diagonal that Hessian-free preconditions with (Martens 2010, section 4.7).
     ///
     /// # Errors
     /// If the data cannot be read.
@@ -274,7 +275,14 @@ pub trait NormalEquations {
     /// The largest number of coefficients for which the dense information is formed.
     fn dense_limit(&self) -> usize;
 
-    /// Positions of coordinates that depend linearly on earlier ones (in file order), with their names.
+    /// Positions of coordinates that can be held where they are without changing the minimum, because the
+    /// parameterization has more of them than the model needs (the last class's intercept, for instance).
+    fn redundant_coordinates(&self) -> Vec<usize> {
+        Vec::new()
+    }
+
+    /// Positions of coordinates that depend linearly on earlier ones (in file order), with their columns' names; none
+    /// where a penalty makes the optimum unique all the same.
     ///
     /// # Errors
     /// If the data cannot be read.

@@ -11,7 +11,7 @@
 
 use super::buffer::Buffer;
 use super::gram::GramSum;
-use super::parallel::map_chunks;
+use super::parallel::{fold_chunks, map_chunks};
 use super::real::Real;
 use crate::device::{PANEL_ROWS, Panels};
 use pulp::{Arch, Simd, WithSimd};
@@ -177,6 +177,31 @@ impl Selection<'_> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// Maps the chunks of a selection in parallel, results in order.
+pub(super) fn map_selection<R: Send>(
+    selection: Selection<'_>,
+    map: impl Fn(usize, Selection<'_>) -> R + Sync,
+) -> Vec<R> {
+    let mut results = Vec::new();
+    fold_selection(selection, 0, map, |result| results.push(result));
+    results
+}
+
+/// Maps the chunks of a selection in parallel and hands the results on in order; `bytes` is the size of one result.
+pub(super) fn fold_selection<R: Send>(
+    selection: Selection<'_>,
+    bytes: usize,
+    map: impl Fn(usize, Selection<'_>) -> R + Sync,
+    fold: impl FnMut(R),
+) {
+    match selection {
+        Selection::Range(start, end) => {
+            fold_chunks(start..end, bytes, |i, c| map(i, Selection::Range(c.start, c.end)), fold);
+        }
+        Selection::List(rows) => fold_chunks(0..rows.len(), bytes, |i, c| map(i, Selection::List(&rows[c])), fold),
     }
 }
 

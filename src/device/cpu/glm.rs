@@ -10,9 +10,8 @@
 //! are in `f64` and do not depend on the number of threads.
 
 use super::buffer::Buffer;
-use super::design::{Design, Selection, Tile};
+use super::design::{Design, Selection, Tile, fold_selection, map_selection};
 use super::gram::GramSum;
-use super::parallel::map_chunks;
 use super::real::Real;
 use crate::device::PANEL_ROWS;
 use gemm::Parallelism;
@@ -89,7 +88,7 @@ pub struct Sums {
     pub correct: u64,
     /// The largest absolute linear predictor.
     pub largest_predictor: f64,
-    /// The smallest `(2y - 1) eta` over rows (binary only).
+    /// The smallest margin over rows: `(2y - 1) eta`, or the target's predictor less the largest of the others.
     pub smallest_margin: f64,
 }
 
@@ -113,20 +112,20 @@ impl Sums {
 }
 
 /// Scratch of one thread: what follows from a tile.
-struct Work<T> {
-    theta: Vec<T>,
+pub(super) struct Work<T> {
+    pub theta: Vec<T>,
     /// Linear predictors, then probabilities: `C x PANEL_ROWS`.
-    eta: Buffer<T>,
+    pub eta: Buffer<T>,
     /// Residuals, `C x PANEL_ROWS`.
-    residual: Buffer<T>,
-    weight: Buffer<T>,
+    pub residual: Buffer<T>,
+    pub weight: Buffer<T>,
     loss: Buffer<T>,
     /// One tile's contribution to a `C x D` sum.
-    product: Vec<T>,
+    pub product: Vec<T>,
 }
 
 impl<T: Real> Work<T> {
-    fn new(design: &Design, outputs: usize, theta: &[f64]) -> Self {
+    pub fn new(design: &Design, outputs: usize, theta: &[f64]) -> Self {
         Self {
             theta: theta.iter().map(|&t| T::from_f64(t)).collect(),
             eta: Buffer::new(outputs * PANEL_ROWS),
@@ -140,7 +139,7 @@ impl<T: Real> Work<T> {
 
 /// `eta = theta z`: `C x PANEL_ROWS` from `C x D` and `D x PANEL_ROWS`.
 #[inline(always)]
-fn predictors<T: Real, S: Simd>(theta: &[T], z: &[T], columns: usize, eta: &mut [T]) {
+pub(super) fn predictors<T: Real, S: Simd>(theta: &[T], z: &[T], columns: usize, eta: &mut [T]) {
     let outputs = eta.len() / PANEL_ROWS;
     if outputs > 1 {
         // SAFETY: the three matrices have the stated shapes.
@@ -195,7 +194,14 @@ fn predictors<T: Real, S: Simd>(theta: &[T], z: &[T], columns: usize, eta: &mut 
 
 /// `sums += r z'`: `C x D` from `C x PANEL_ROWS` and `D x PANEL_ROWS`.
 #[inline(always)]
-fn add_products<T: Real, S: Simd>(simd: S, r: &[T], z: &[T], columns: usize, product: &mut [T], sums: &mut [f64]) {
+pub(super) fn add_products<T: Real, S: Simd>(
+    simd: S,
+    r: &[T],
+    z: &[T],
+    columns: usize,
+    product: &mut [T],
+    sums: &mut [f64],
+) {
     let outputs = r.len() / PANEL_ROWS;
     if outputs > 1 {
         // SAFETY: the three matrices have the stated shapes.
@@ -268,7 +274,7 @@ fn margins<T: Real>(eta: &[T], y: &[T]) -> (u64, f64) {
 
 /// From `eta` and `y` to loss, residual and weight, row by row; rows beyond the tile's get zeros.
 #[inline(always)]
-fn binary_rows<T: Real, S: Simd>(work: &mut Work<T>, tile: &Tile<T>) {
+pub(super) fn binary_rows<T: Real, S: Simd>(work: &mut Work<T>, tile: &Tile<T>) {
     let rows = tile.rows;
     let (eta, y) = (&work.eta[..PANEL_ROWS], &tile.y[..PANEL_ROWS]);
     let (residual, weight) = (&mut work.residual[..PANEL_ROWS], &mut work.weight[..PANEL_ROWS]);
@@ -290,35 +296,44 @@ fn binary_rows<T: Real, S: Simd>(work: &mut Work<T>, tile: &Tile<T>) {
     loss[rows..].fill(T::default());
 }
 
-/// Turns linear predictors into probabilities in place; residuals and losses beside them.
+/// Turns linear predictors into probabilities in place; residuals and losses beside them. Answers how many rows are
+/// classified rightly (of equally probable classes the first counts) and the smallest margin: the target's predictor less
+/// the largest of the others.
 #[inline(always)]
-fn multinomial_rows<T: Real, S: Simd>(work: &mut Work<T>, tile: &Tile<T>, reference: bool) -> u64 {
+pub(super) fn multinomial_rows<T: Real, S: Simd>(work: &mut Work<T>, tile: &Tile<T>, reference: bool) -> (u64, f64) {
     let rows = tile.rows;
     let outputs = work.eta.len() / PANEL_ROWS;
-    let mut largest = [T::default(); PANEL_ROWS];
-    if !reference {
-        largest.copy_from_slice(&work.eta[..PANEL_ROWS]);
-    }
-    for eta in work.eta.chunks_exact(PANEL_ROWS) {
-        for i in 0..PANEL_ROWS {
-            largest[i] = largest[i].larger(eta[i]);
-        }
-    }
-    let mut sum = [T::default(); PANEL_ROWS];
+    let nothing = T::from_f64(f64::from(f32::MIN));
+    // The largest predictor, the first class that has it, the target's, and the largest among the others.
+    let mut largest = [nothing; PANEL_ROWS];
+    let mut class_of_largest = [T::default(); PANEL_ROWS];
     let mut of_target = [T::default(); PANEL_ROWS];
-    let mut right = [0_u8; PANEL_ROWS];
+    let mut of_others = [nothing; PANEL_ROWS];
     if reference {
         for i in 0..PANEL_ROWS {
-            sum[i] = T::exp::<S>(-largest[i]);
-            right[i] = u8::from(tile.y[i] == T::default() && largest[i] == T::default());
+            largest[i] = T::default();
+            of_others[i] = if tile.y[i] == T::default() { nothing } else { T::default() };
         }
     }
-    for (c, eta) in work.eta.chunks_exact_mut(PANEL_ROWS).enumerate() {
+    for (c, eta) in work.eta.chunks_exact(PANEL_ROWS).enumerate() {
         let class = T::from_f64((c + usize::from(reference)) as f64);
         for i in 0..PANEL_ROWS {
             let is_target = tile.y[i] == class;
+            let is_largest = eta[i] > largest[i];
+            largest[i] = if is_largest { eta[i] } else { largest[i] };
+            class_of_largest[i] = if is_largest { class } else { class_of_largest[i] };
             of_target[i] = if is_target { eta[i] } else { of_target[i] };
-            right[i] |= u8::from(is_target && eta[i] >= largest[i]);
+            of_others[i] = if is_target { of_others[i] } else { of_others[i].larger(eta[i]) };
+        }
+    }
+    let mut sum = [T::default(); PANEL_ROWS];
+    if reference {
+        for i in 0..PANEL_ROWS {
+            sum[i] = T::exp::<S>(-largest[i]);
+        }
+    }
+    for eta in work.eta.chunks_exact_mut(PANEL_ROWS) {
+        for i in 0..PANEL_ROWS {
             eta[i] = T::exp::<S>(eta[i] - largest[i]);
             sum[i] += eta[i];
         }
@@ -338,7 +353,12 @@ fn multinomial_rows<T: Real, S: Simd>(work: &mut Work<T>, tile: &Tile<T>, refere
         work.loss[i] = T::from_f64(sum[i].to_f64().ln() + (largest[i] - of_target[i]).to_f64());
     }
     work.loss[rows..].fill(T::default());
-    right[..rows].iter().map(|&r| u64::from(r)).sum()
+    let (mut correct, mut smallest) = (0, f64::INFINITY);
+    for i in 0..rows {
+        correct += u64::from(class_of_largest[i] == tile.y[i]);
+        smallest = smallest.min((of_target[i] - of_others[i]).to_f64());
+    }
+    (correct, smallest)
 }
 
 /// One pass over a selection in `T`.
@@ -382,7 +402,9 @@ impl<T: Real> WithSimd for Pass<'_, T> {
                     binary_rows::<T, S>(&mut work, tile);
                 }
                 Likelihood::Multinomial { reference, .. } => {
-                    sums.correct += multinomial_rows::<T, S>(&mut work, tile, reference);
+                    let (correct, margin) = multinomial_rows::<T, S>(&mut work, tile, reference);
+                    sums.correct += correct;
+                    sums.smallest_margin = sums.smallest_margin.min(margin);
                 }
             }
             sums.loss += work.loss[..rows].iter().map(|l| l.to_f64()).sum::<f64>();
@@ -448,152 +470,10 @@ pub fn pass(
         }
     };
     let mut total = Sums { smallest_margin: f64::INFINITY, ..Sums::default() };
-    for part in map_selection(selection, one) {
-        total.absorb(part);
-    }
+    // Wide Gram matrices are added up as they come, so that no more of them exist than threads work on.
+    let bytes = if request.gram == GramWeights::None { 0 } else { 8 * design.columns().pow(2) };
+    fold_selection(selection, bytes, one, |part| total.absorb(part));
     total
-}
-
-/// Maps the chunks of a selection in parallel, results in order.
-fn map_selection<R: Send>(selection: Selection<'_>, map: impl Fn(usize, Selection<'_>) -> R + Sync) -> Vec<R> {
-    match selection {
-        Selection::Range(start, end) => map_chunks(start..end, |i, c| map(i, Selection::Range(c.start, c.end))),
-        Selection::List(rows) => map_chunks(0..rows.len(), |i, c| map(i, Selection::List(&rows[c]))),
-    }
-}
-
-/// Per-row weights of the Gauss-Newton matrix at a point, kept for many products.
-#[derive(Debug, Clone)]
-pub struct CurvatureWeights {
-    likelihood: Likelihood,
-    /// Chunk by chunk in the order of [`map_selection`], tile by tile: `C x PANEL_ROWS` weights (binary) or
-    /// probabilities.
-    chunks: Vec<Weights>,
-}
-
-#[derive(Debug, Clone)]
-enum Weights {
-    Single(Vec<f32>),
-    Double(Vec<f64>),
-}
-
-struct FormWeights<'a, T> {
-    design: &'a Design,
-    likelihood: Likelihood,
-    theta: &'a [f64],
-    selection: Selection<'a>,
-    kind: std::marker::PhantomData<T>,
-}
-
-impl<T: Real> WithSimd for FormWeights<'_, T> {
-    type Output = Vec<T>;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Vec<T> {
-        let outputs = self.likelihood.outputs();
-        let columns = self.design.columns();
-        let mut work = Work::<T>::new(self.design, outputs, self.theta);
-        let mut weights = Vec::with_capacity(outputs * self.selection.len().next_multiple_of(PANEL_ROWS));
-        let mut tile = self.design.tile();
-        for span in self.design.spans(self.selection) {
-            self.design.fill(span, &mut tile);
-            let tile = &tile;
-            predictors::<T, S>(&work.theta, &tile.z, columns, &mut work.eta);
-            match self.likelihood {
-                Likelihood::Binary => {
-                    binary_rows::<T, S>(&mut work, tile);
-                    weights.extend_from_slice(&work.weight);
-                }
-                Likelihood::Multinomial { reference, .. } => {
-                    multinomial_rows::<T, S>(&mut work, tile, reference);
-                    weights.extend_from_slice(&work.eta);
-                }
-            }
-        }
-        weights
-    }
-}
-
-struct Product<'a, T> {
-    design: &'a Design,
-    likelihood: Likelihood,
-    weights: &'a [T],
-    v: &'a [f64],
-    selection: Selection<'a>,
-}
-
-impl<T: Real> WithSimd for Product<'_, T> {
-    type Output = Vec<f64>;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Vec<f64> {
-        let outputs = self.likelihood.outputs();
-        let columns = self.design.columns();
-        let mut work = Work::<T>::new(self.design, outputs, self.v);
-        let mut sums = vec![0.0; outputs * columns];
-        let mut weights = self.weights.chunks_exact(outputs * PANEL_ROWS);
-        let mut tile = self.design.tile();
-        for span in self.design.spans(self.selection) {
-            self.design.fill(span, &mut tile);
-            let tile = &tile;
-            let Some(p) = weights.next() else { break };
-            predictors::<T, S>(&work.theta, &tile.z, columns, &mut work.eta);
-            if outputs == 1 {
-                for ((out, &p), &t) in work.residual.iter_mut().zip(p).zip(work.eta.iter()) {
-                    *out = p * t;
-                }
-            } else {
-                // J' (diag(p) - p p') J v: what is multiplied is p_c (t_c - sum_k p_k t_k).
-                let mut mean = [T::default(); PANEL_ROWS];
-                for (p, t) in p.chunks_exact(PANEL_ROWS).zip(work.eta.chunks_exact(PANEL_ROWS)) {
-                    for i in 0..PANEL_ROWS {
-                        mean[i] = T::fma::<S>(p[i], t[i], mean[i]);
-                    }
-                }
-                for c in 0..outputs {
-                    let (p, t) = (&p[c * PANEL_ROWS..][..PANEL_ROWS], &work.eta[c * PANEL_ROWS..][..PANEL_ROWS]);
-                    let out = &mut work.residual[c * PANEL_ROWS..][..PANEL_ROWS];
-                    for i in 0..PANEL_ROWS {
-                        out[i] = p[i] * (t[i] - mean[i]);
-                    }
-                }
-            }
-            add_products(simd, &work.residual, &tile.z, columns, &mut work.product, &mut sums);
-        }
-        sums
-    }
-}
-
-impl CurvatureWeights {
-    /// The weights at `theta` of the rows of `selection`.
-    #[must_use]
-    pub fn at(design: &Design, likelihood: Likelihood, theta: &[f64], selection: Selection<'_>, high: bool) -> Self {
-        let chunks = map_selection(selection, |_, selection| {
-            if high {
-                let kind = std::marker::PhantomData::<f64>;
-                Weights::Double(Arch::new().dispatch(FormWeights { design, likelihood, theta, selection, kind }))
-            } else {
-                let kind = std::marker::PhantomData::<f32>;
-                Weights::Single(Arch::new().dispatch(FormWeights { design, likelihood, theta, selection, kind }))
-            }
-        });
-        Self { likelihood, chunks }
-    }
-
-    /// `sum_i J_i' H_i J_i v` over the same rows, `C x D`.
-    #[must_use]
-    pub fn multiply(&self, design: &Design, v: &[f64], selection: Selection<'_>) -> Vec<f64> {
-        let likelihood = self.likelihood;
-        let parts = map_selection(selection, |index, selection| match &self.chunks[index] {
-            Weights::Single(weights) => Arch::new().dispatch(Product { design, likelihood, weights, v, selection }),
-            Weights::Double(weights) => Arch::new().dispatch(Product { design, likelihood, weights, v, selection }),
-        });
-        let mut total = vec![0.0; likelihood.outputs() * design.columns()];
-        for part in parts {
-            total.iter_mut().zip(part).for_each(|(a, b)| *a += b);
-        }
-        total
-    }
 }
 
 struct Predict<'a> {
@@ -632,13 +512,13 @@ pub fn linear_predictors(design: &Design, outputs: usize, theta: &[f64], selecti
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::device::Panels;
     use crate::device::cpu::design::{Expansion, Transform};
     use std::sync::Arc;
 
-    fn design(rows: usize, classes: usize) -> Design {
+    pub fn design(rows: usize, classes: usize) -> Design {
         let features = Panels::from_fn(rows, 3, |r, c| (((r * 7919 + c * 104_729) % 1000) as f32 / 500.0 - 1.0) * 1.7);
         let targets = Panels::from_fn(rows, 1, |r, _| ((r * 31 + r / 7) % classes) as f32);
         Design::new(features, targets, 3..rows - 2, Arc::new(Transform::raw(3, Expansion::Products, true)))
@@ -646,7 +526,7 @@ mod tests {
 
     const ALL: Request = Request { gradient: true, squares: true, gram: GramWeights::Information(0, 0) };
 
-    fn theta(len: usize) -> Vec<f64> {
+    pub fn theta(len: usize) -> Vec<f64> {
         (0..len).map(|i| ((i * 37 % 19) as f64 / 9.0 - 1.0) * 0.4).collect()
     }
 
@@ -665,7 +545,7 @@ mod tests {
             let p: Vec<f64> = logits.iter().map(|l| l.exp() / total).collect();
             let y = design.target(i) as usize;
             loss -= p[y].ln();
-            correct += u64::from((0..p.len()).all(|c| p[c] <= p[y]));
+            correct += u64::from((0..p.len()).all(|c| if c < y { p[c] < p[y] } else { p[c] <= p[y] }));
             for c in 0..c_count {
                 let r = p[c + skip] - f64::from(u8::from(y == c + skip));
                 for j in 0..d {
@@ -682,18 +562,35 @@ mod tests {
         (loss, gradient, gram, correct)
     }
 
-    fn close(a: &[f64], b: &[f64], tolerance: f64) {
+    pub fn close(a: &[f64], b: &[f64], tolerance: f64) {
         let scale = b.iter().fold(1.0_f64, |m, v| m.max(v.abs()));
         for (i, (a, b)) in a.iter().zip(b).enumerate() {
             assert!((a - b).abs() <= tolerance * scale, "element {i}: {a} instead of {b} (scale {scale})");
         }
     }
 
-    const LIKELIHOODS: [(Likelihood, usize); 3] = [
+    pub const LIKELIHOODS: [(Likelihood, usize); 4] = [
         (Likelihood::Binary, 2),
+        (Likelihood::Multinomial { classes: 2, reference: true }, 2),
         (Likelihood::Multinomial { classes: 4, reference: true }, 4),
         (Likelihood::Multinomial { classes: 4, reference: false }, 4),
     ];
+
+    /// The derivative of the gradient's sum along `v`, by central differences.
+    pub fn derivative(
+        design: &Design,
+        likelihood: Likelihood,
+        theta: &[f64],
+        v: &[f64],
+        selection: Selection<'_>,
+    ) -> Vec<f64> {
+        let h = 1e-5;
+        let gradient = |sign: f64| {
+            let moved: Vec<f64> = theta.iter().zip(v).map(|(t, v)| t + sign * h * v).collect();
+            pass(design, likelihood, &moved, selection, ALL, true).gradient
+        };
+        gradient(1.0).iter().zip(gradient(-1.0)).map(|(a, b)| (a - b) / (2.0 * h)).collect()
+    }
 
     #[test]
     fn a_pass_agrees_with_the_definition() {
@@ -715,6 +612,66 @@ mod tests {
     }
 
     #[test]
+    fn the_gradient_is_the_derivative_of_the_loss() {
+        for (likelihood, classes) in LIKELIHOODS {
+            let design = design(700, classes);
+            let all = Selection::Range(0, design.rows());
+            let theta = theta(likelihood.outputs() * design.columns());
+            let loss = |theta: &[f64]| pass(&design, likelihood, theta, all, ALL, true).loss;
+            let gradient = pass(&design, likelihood, &theta, all, ALL, true).gradient;
+            let (mut moved, h) = (theta.clone(), 1e-5);
+            for (i, &g) in gradient.iter().enumerate() {
+                moved[i] = theta[i] + h;
+                let above = loss(&moved);
+                moved[i] = theta[i] - h;
+                let below = loss(&moved);
+                moved[i] = theta[i];
+                close(&[(above - below) / (2.0 * h)], &[g], 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn squared_gradients_are_those_of_single_rows() {
+        for (likelihood, classes) in LIKELIHOODS {
+            let design = design(300, classes);
+            let theta = theta(likelihood.outputs() * design.columns());
+            let mut expected = vec![0.0; theta.len()];
+            for row in 0..design.rows() {
+                let one = pass(&design, likelihood, &theta, Selection::Range(row, row + 1), ALL, true);
+                expected.iter_mut().zip(one.gradient).for_each(|(sum, g)| *sum += g * g);
+            }
+            for (high, tolerance) in [(true, 1e-13), (false, 2e-6)] {
+                let all = pass(&design, likelihood, &theta, Selection::Range(0, design.rows()), ALL, high);
+                close(&all.squares, &expected, tolerance);
+            }
+        }
+    }
+
+    #[test]
+    fn of_equally_probable_classes_the_first_is_predicted_and_margins_tell_separation() {
+        for (likelihood, classes) in LIKELIHOODS {
+            let design = design(500, classes);
+            let zero = vec![0.0; likelihood.outputs() * design.columns()];
+            let all = Selection::Range(0, design.rows());
+            let sums = pass(&design, likelihood, &zero, all, ALL, false);
+            let of_first = (0..design.rows()).filter(|&row| design.target(row) == 0.0).count();
+            assert_eq!(sums.correct, of_first as u64, "{likelihood:?}");
+            assert_eq!(sums.smallest_margin, 0.0);
+        }
+        // Three classes along one column: the predictor -(c - x)^2/2, less x^2/2, separates them by at least 1/2.
+        let features = Panels::from_fn(300, 1, |r, _| (r % 3) as f32);
+        let targets = Panels::from_fn(300, 1, |r, _| (r % 3) as f32);
+        let design = Design::new(features, targets, 0..300, Arc::new(Transform::raw(1, Expansion::Linear, true)));
+        let all = Selection::Range(0, 300);
+        let by = |likelihood, theta: &[f64]| pass(&design, likelihood, theta, all, ALL, true).smallest_margin;
+        assert_eq!(by(Likelihood::Multinomial { classes: 3, reference: true }, &[-0.5, 1.0, -2.0, 2.0]), 0.5);
+        let symmetric = Likelihood::Multinomial { classes: 3, reference: false };
+        assert_eq!(by(symmetric, &[0.0, 0.0, -0.5, 1.0, -2.0, 2.0]), 0.5);
+        assert!(by(symmetric, &[0.0, 0.0, 0.5, 1.0, -2.0, 2.0]) < 0.0);
+    }
+
+    #[test]
     fn a_list_of_all_rows_is_a_pass_over_the_range() {
         let design = design(2999, 2);
         let theta = theta(design.columns());
@@ -724,25 +681,6 @@ mod tests {
         close(&a.gradient, &b.gradient, 1e-13);
         close(&a.squares, &b.squares, 1e-13);
         assert_eq!(a.correct, b.correct);
-    }
-
-    #[test]
-    fn products_are_derivatives_of_the_gradient() {
-        for (likelihood, classes) in LIKELIHOODS {
-            let design = design(700, classes);
-            let all = Selection::Range(0, design.rows());
-            let theta = theta(likelihood.outputs() * design.columns());
-            let v: Vec<f64> = theta.iter().rev().map(|t| t + 0.1).collect();
-            let product = CurvatureWeights::at(&design, likelihood, &theta, all, true).multiply(&design, &v, all);
-            let h = 1e-5;
-            let gradient = |sign: f64| {
-                let moved: Vec<f64> = theta.iter().zip(&v).map(|(t, v)| t + sign * h * v).collect();
-                pass(&design, likelihood, &moved, all, ALL, true).gradient
-            };
-            let difference: Vec<f64> =
-                gradient(1.0).iter().zip(gradient(-1.0)).map(|(a, b)| (a - b) / (2.0 * h)).collect();
-            close(&product, &difference, 1e-8);
-        }
     }
 
     #[test]

@@ -21,9 +21,11 @@ pub fn cholesky(matrix: &Array2<f64>) -> Result<Array2<f64>> {
     if matrix.is_empty() {
         return Ok(matrix.clone());
     }
-    matrix
-        .cholesky(UPLO::Lower)
-        .map_err(|_| Error::Numeric(format!("a {0} x {0} matrix is not positive definite", matrix.nrows())))
+    let factor = matrix.cholesky(UPLO::Lower).ok();
+    // Not every LAPACK notices a pivot that is no number.
+    factor
+        .filter(|factor| factor.diag().iter().all(|pivot| pivot.is_finite()))
+        .ok_or_else(|| Error::Numeric(format!("a {0} x {0} matrix is not positive definite", matrix.nrows())))
 }
 
 /// Solves `L L' x = b`.
@@ -37,6 +39,46 @@ pub fn cholesky_solve(lower: &Array2<f64>, b: ArrayView1<'_, f64>) -> Result<Arr
     let singular = |_| Error::Numeric("a triangular factor is singular".into());
     let y = lower.solve_triangular(UPLO::Lower, Diag::NonUnit, &b.to_owned()).map_err(singular)?;
     lower.t().to_owned().solve_triangular(UPLO::Upper, Diag::NonUnit, &y).map_err(singular)
+}
+
+/// The Cholesky factor of some rows and columns of a symmetric matrix, scaled to a unit diagonal so that pivots can be
+/// compared. Where the matrix is not positive definite, a little ridge helps, tenfold until it is.
+#[derive(Debug, Clone)]
+pub struct ScaledCholesky {
+    scale: Array1<f64>,
+    factor: Array2<f64>,
+    /// The smallest pivot before any help, between 0 and 1; 0 where help was needed.
+    pub smallest_pivot: f64,
+}
+
+impl ScaledCholesky {
+    /// Factorizes `matrix[coordinates, coordinates]`.
+    ///
+    /// # Errors
+    /// [`Error::Numeric`] if no ridge below the diagonal itself helps: the matrix is not finite.
+    pub fn new(matrix: &Array2<f64>, coordinates: &[usize]) -> Result<Self> {
+        let scale: Array1<f64> = coordinates.iter().map(|&i| matrix[[i, i]].max(f64::MIN_POSITIVE).sqrt()).collect();
+        let k = coordinates.len();
+        let mut scaled =
+            Array2::from_shape_fn((k, k), |(a, b)| matrix[[coordinates[a], coordinates[b]]] / (scale[a] * scale[b]));
+        let mut factor = cholesky(&scaled);
+        let smallest_pivot = factor.as_ref().map_or(0.0, |l| l.diag().iter().fold(1.0, |m: f64, v| m.min(v * v)));
+        let mut ridge = 1e-12;
+        while factor.is_err() && ridge < 1.0 {
+            scaled.diag_mut().mapv_inplace(|v| v + ridge);
+            factor = cholesky(&scaled);
+            ridge *= 10.0;
+        }
+        Ok(Self { scale, factor: factor?, smallest_pivot })
+    }
+
+    /// Solves with the factorized matrix.
+    ///
+    /// # Errors
+    /// As [`cholesky_solve`].
+    pub fn solve(&self, right: ArrayView1<'_, f64>) -> Result<Array1<f64>> {
+        Ok(cholesky_solve(&self.factor, (&right / &self.scale).view())? / &self.scale)
+    }
 }
 
 /// Eigenvalues in increasing order and eigenvectors (columns) of a symmetric matrix.
@@ -90,6 +132,21 @@ mod tests {
         let (values, vectors) = symmetric_eigen(&full).unwrap();
         let back = vectors.dot(&Array2::from_diag(&values)).dot(&vectors.t());
         assert!((&back - &full).iter().all(|e| e.abs() < 1e-13));
+    }
+
+    #[test]
+    fn scaling_changes_no_solution_and_a_singular_matrix_is_helped() {
+        let a = array![[4e12, 1e3, 0.0], [1e3, 3.0, 7.0], [0.0, 7.0, 1e-9]];
+        let factor = ScaledCholesky::new(&a, &[0, 1]).unwrap();
+        let x = factor.solve(array![4e12 + 2e3, 1e3 + 6.0].view()).unwrap();
+        assert!((x[0] - 1.0).abs() < 1e-14 && (x[1] - 2.0).abs() < 1e-12, "{x}");
+        assert!(factor.smallest_pivot > 0.9);
+        let singular = array![[1.0, 1.0], [1.0, 1.0 - 1e-15]];
+        let factor = ScaledCholesky::new(&singular, &[0, 1]).unwrap();
+        assert!(factor.smallest_pivot < 1e-12);
+        let x = factor.solve(array![2.0, 2.0].view()).unwrap();
+        assert!((x.sum() - 2.0).abs() < 1e-6, "{x}");
+        assert!(ScaledCholesky::new(&array![[f64::NAN]], &[0]).is_err());
     }
 
     #[test]

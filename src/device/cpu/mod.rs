@@ -1,6 +1,7 @@
 //! Number crunching on the CPU: vector instructions chosen at run time, sums that do not depend on the thread count.
 
 mod buffer;
+pub mod curvature;
 pub mod design;
 pub mod glm;
 mod gram;

@@ -27,14 +27,39 @@ pub fn chunk_ranges(rows: Range<usize>) -> Vec<Range<usize>> {
     chunks
 }
 
+/// Results beyond this many bytes in all are not kept until the last chunk is done.
+const MAX_RESULT_BYTES: usize = 64 << 20;
+
 /// Maps every chunk of `rows` with its index, in parallel, and returns the results in order. A single chunk stays on
 /// this thread.
 pub fn map_chunks<R: Send>(rows: Range<usize>, map: impl Fn(usize, Range<usize>) -> R + Sync) -> Vec<R> {
+    let mut results = Vec::new();
+    fold_chunks(rows, 0, map, |result| results.push(result));
+    results
+}
+
+/// Maps every chunk of `rows` with its index, in parallel, and hands the results to `fold` in order. Results of `bytes`
+/// each that would be too large together are folded in between, after as many chunks as there are threads.
+pub fn fold_chunks<R: Send>(
+    rows: Range<usize>,
+    bytes: usize,
+    map: impl Fn(usize, Range<usize>) -> R + Sync,
+    fold: impl FnMut(R),
+) {
     let chunks = chunk_ranges(rows);
     if chunks.len() <= 1 {
-        chunks.into_iter().enumerate().map(|(i, c)| map(i, c)).collect()
-    } else {
-        chunks.into_par_iter().with_max_len(1).enumerate().map(|(i, c)| map(i, c)).collect()
+        chunks.into_iter().enumerate().map(|(i, c)| map(i, c)).for_each(fold);
+        return;
+    }
+    let at_once = match bytes {
+        0 => chunks.len(),
+        bytes => (MAX_RESULT_BYTES / bytes).max(rayon::current_num_threads()),
+    };
+    let chunks: Vec<_> = chunks.into_iter().enumerate().collect();
+    let mut fold = fold;
+    for wave in chunks.chunks(at_once) {
+        let results: Vec<R> = wave.par_iter().with_max_len(1).map(|(i, c)| map(*i, c.clone())).collect();
+        results.into_iter().for_each(&mut fold);
     }
 }
 
