@@ -35,7 +35,7 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
 const LOCAL_FLOOR: f64 = 1e-10;
 
 /// The penalty stays within this factor of where it started: further off, local problems are all penalty or none.
-const PENALTY_RANGE: f64 = 1e6;
+const PENALTY_RANGE: f64 = 1e12;
 
 struct Admm {
     parts: usize,

@@ -19,6 +19,9 @@ const RANK_TOLERANCE: f64 = 1e-10;
 /// A margin above minus this share of the largest predictor is zero but for rounding.
 const MARGIN_TOLERANCE: f64 = 1e-9;
 
+/// Newton steps in `f64` after which what does converge has done so, and a direction of recession stands alone.
+const PRECISE_STEPS: usize = 3;
+
 /// The loss alone.
 const VALUE: Request = Request { gradient: false, squares: false, gram: GramWeights::None };
 
@@ -214,8 +217,12 @@ impl NormalEquations for Glm {
         }
         let mut columns = self.names_of(&direction, 0.0);
         // Else the direction in which the coefficients grow may be one of recession.
-        if columns.is_empty() {
-            let (precise, step_cost) = self.precise_step(at, step)?;
+        let mut at = at.clone();
+        for _ in 0..PRECISE_STEPS {
+            if !columns.is_empty() {
+                break;
+            }
+            let (precise, step_cost) = self.precise_step(&at, step)?;
             let along = margins(&precise);
             cost += step_cost;
             cost += pass_cost;
@@ -223,6 +230,8 @@ impl NormalEquations for Glm {
             if scale > 0.0 && along.smallest_margin >= -MARGIN_TOLERANCE * scale {
                 columns = self.names_of(&precise, 1e-6);
                 direction = precise;
+            } else {
+                at.axpy(1.0, &precise);
             }
         }
         let value = (!columns.is_empty()).then_some(Separation { complete: false, columns, direction });
