@@ -46,8 +46,10 @@ const SUSPICIOUS_PIVOT: f64 = 1e-6;
 /// summed in `f64`.
 const RANK_TOLERANCE: f64 = 1e-10;
 
-/// Linear predictors beyond this size at the optimum call for a look for separation.
+/// Linear predictors beyond this size at the optimum call for a look for separation, unless Newton's last step was below
+/// this share of the parameters: along a direction of recession it never is.
 const SUSPICIOUS_PREDICTOR: f64 = 12.0;
+const SUSPICIOUS_STEP: f64 = 1e-3;
 
 /// Where a Newton step promises to lower the objective by less than this share of it, the step is right and a rise of
 /// the objective is the rounding of its sums; the fit ends when the gradient stops falling.
@@ -220,7 +222,8 @@ impl Irls {
     }
 
     fn converged(&mut self, oracle: &mut Oracle<'_>, at: &Vector, how: String) -> Result<Step> {
-        if !self.quasi_separated && oracle.largest_predictor(at)? > SUSPICIOUS_PREDICTOR {
+        let still_moving = self.direction.first().is_none_or(|step| step.norm() > SUSPICIOUS_STEP * at.norm());
+        if still_moving && !self.quasi_separated && oracle.largest_predictor(at)? > SUSPICIOUS_PREDICTOR {
             let step = self.direction.first().cloned().unwrap_or_else(|| at.zeros_like());
             if let Some(step) = self.name_separation(oracle, at, &step)? {
                 return Ok(step);

@@ -67,6 +67,10 @@ fn candidates(request: &Request) -> Vec<Rect> {
             rects.push(Rect::new(start, y + distance, start + width, y + distance + height));
         }
     }
+    for lift in [0.0, -0.45, 0.45, -0.9, 0.9] {
+        let top = y - height / 2.0 + lift * height;
+        rects.push(Rect::new(x - GAP - width, top, x - GAP, top + height));
+    }
     rects
 }
 

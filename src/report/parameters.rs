@@ -184,7 +184,8 @@ fn front(dots: &[Dot]) -> Vec<usize> {
     order
 }
 
-/// Writes each model's name and number of parameters near its best marker; returns notes for names without a place.
+/// Writes each model's name and number of parameters near its best marker, or else near another of its markers; returns
+/// notes for names without a place.
 fn name_models(
     scene: &mut Scene,
     dots: &[Dot],
@@ -205,9 +206,12 @@ fn name_models(
     for (model, index) in named {
         let on_front = if front.contains(&index) { Weight::Bold } else { Weight::Regular };
         let label = format!("{model} · {}", units::count(dots[index].parameters as u64));
-        let request =
-            Request { anchor: places[index], width: font::width(&label, SMALL, on_front), height: SMALL * 1.1 };
-        match labels::place(&[request], &taken, &rect.grown(-2.0)) {
+        let others = (0..dots.len()).filter(|&other| other != index && dots[other].model == model);
+        let place = std::iter::once(index).chain(others).find_map(|marker| {
+            let (width, height) = (font::width(&label, SMALL, on_front), SMALL * 1.1);
+            labels::place(&[Request { anchor: places[marker], width, height }], &taken, &rect.grown(-2.0))
+        });
+        match place {
             Some(found) => {
                 let place = found[0];
                 let at = (place.left, place.bottom - SMALL * 0.22);
