@@ -261,6 +261,9 @@ fn options_without_an_effect_are_refused() {
     let path = file(&folder, "a.svm", b"1 1:1\n-1 2:1\n");
     let error = read(&path, &ReadOptions { target: Some("1".into()), ..plain() }).unwrap_err();
     assert!(error.to_string().contains("target: the format libsvm has no such option"), "{error}");
+    let drop = ReadOptions { missing: parsimony::data::read::Missing::DropRows, ..plain() };
+    let error = read(&path, &drop).unwrap_err();
+    assert!(error.to_string().contains("--drop-missing): the format libsvm has no such option"), "{error}");
     let error = import(&path, &path, &ImportOptions::default(), &|_, _| {}).unwrap_err();
     assert!(error.to_string().contains("both the source and the store"), "{error}");
     assert_eq!((error.exit_code(), std::fs::read(&path).unwrap().len()), (2, 13));
@@ -308,6 +311,10 @@ fn a_damaged_store_is_refused_by_what_is_wrong() {
     };
     check(&flipped(16), "first page of the store is damaged");
     check(&flipped(intact.len() - 2), "header of the store is damaged");
+    // Behind 2 columns of 4 panels, the class number of the first row.
+    let mut class = intact.clone();
+    class[4096 + 2 * 4096..][..4].copy_from_slice(&7.5f32.to_le_bytes());
+    check(&class, "the data are damaged: row 1 has the class number 7.5, of 2");
     let damaged = file(&folder, "c.store", &flipped(5000));
     assert!(store::open(&damaged).is_ok(), "opening does not read the data");
     let error = store::verify(&damaged).unwrap_err().to_string();
