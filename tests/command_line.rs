@@ -151,8 +151,8 @@ fn a_run_is_summarized_drawn_and_applied() {
     let scores = std::fs::read_to_string(place.path().join("scores.csv")).unwrap();
     let events = std::fs::read_to_string(place.path().join("events.csv")).unwrap();
     let (mut lines, test) = (scores.lines(), 3400..4000);
-    assert_eq!(lines.next(), Some("probability_background,probability_signal,predicted"));
-    let right = |(score, event): (&str, &str)| usize::from(score.ends_with("signal") == event.starts_with('1'));
+    assert_eq!(lines.next(), Some("probability_0,probability_1,predicted"));
+    let right = |(score, event): (&str, &str)| usize::from(score.ends_with(",1") == event.starts_with('1'));
     let right: usize = lines.zip(events.lines()).skip(test.start).map(right).sum();
     let accuracy = right as f64 / test.len() as f64;
     assert!((accuracy - irls["test_accuracy"].as_f64().unwrap()).abs() < 1e-12, "{accuracy}");

@@ -261,6 +261,9 @@ fn options_without_an_effect_are_refused() {
     let path = file(&folder, "a.svm", b"1 1:1\n-1 2:1\n");
     let error = read(&path, &ReadOptions { target: Some("1".into()), ..plain() }).unwrap_err();
     assert!(error.to_string().contains("target: the format libsvm has no such option"), "{error}");
+    let drop = ReadOptions { missing: parsimony::data::read::Missing::DropRows, ..plain() };
+    let error = read(&path, &drop).unwrap_err();
+    assert!(error.to_string().contains("--drop-missing): the format libsvm has no such option"), "{error}");
     let error = import(&path, &path, &ImportOptions::default(), &|_, _| {}).unwrap_err();
     assert!(error.to_string().contains("both the source and the store"), "{error}");
     assert_eq!((error.exit_code(), std::fs::read(&path).unwrap().len()), (2, 13));
@@ -308,6 +311,10 @@ fn a_damaged_store_is_refused_by_what_is_wrong() {
     };
     check(&flipped(16), "first page of the store is damaged");
     check(&flipped(intact.len() - 2), "header of the store is damaged");
+    // Behind 2 columns of 4 panels, the class number of the first row.
+    let mut class = intact.clone();
+    class[4096 + 2 * 4096..][..4].copy_from_slice(&7.5f32.to_le_bytes());
+    check(&class, "the data are damaged: row 1 has the class number 7.5, of 2");
     let damaged = file(&folder, "c.store", &flipped(5000));
     assert!(store::open(&damaged).is_ok(), "opening does not read the data");
     let error = store::verify(&damaged).unwrap_err().to_string();
@@ -418,4 +425,51 @@ proptest! {
         }
         never_panics(tempfile::tempdir().unwrap().path(), &bytes);
     }
+}
+
+#[test]
+fn long_gzipped_text_is_read_and_a_damaged_header_asks_for_no_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "Long, but not endless.\n".repeat(50_000);
+    let corpus = read_text(&file(&folder, "a.txt.gz", &gzip(text.as_bytes()))).unwrap();
+    assert_eq!(corpus.text(), text);
+    let idx = ReadOptions { format: Some(Format::Idx), ..plain() };
+    let claims = [&[0, 0, 8, 3, 0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff][..], &[1; 40]].concat();
+    refused("a-ubyte", &claims, &idx, "", "56 bytes, where the dimensions");
+    refused("a-ubyte.gz", &gzip(&claims), &idx, "", "56 bytes, where the dimensions");
+    let path = file(&folder, "t-images-idx3-ubyte", &[&[0, 0, 8, 5, 0, 0, 0, 0][..], &[0xff; 16]].concat());
+    file(&folder, "t-labels-idx1-ubyte", &[0, 0, 8, 1, 0, 0, 0, 0]);
+    let error = read(&path, &plain()).unwrap_err().to_string();
+    assert!(error.contains("larger than any image"), "{error}");
+}
+
+#[test]
+fn padding_and_marks_are_passed_over_and_damage_has_its_place() {
+    let rows = "1,2,0\n3,4,1\n".repeat(100_000);
+    let padded = [gzip(rows.as_bytes()), gzip(b"5,6,1\n"), vec![0; 300_000]].concat();
+    let read = table("a.csv.gz", &padded, &plain());
+    assert_eq!((read.rows(), read.features.get(200_000, 1)), (200_001, 6.0));
+    let sparse = table("a.svm", b"\xef\xbb\xbf1 1:1\n-1 2:1\n", &plain());
+    assert_eq!((sparse.rows(), sparse.columns.len()), (2, 2));
+    let mut damaged = gzip(rows.as_bytes());
+    let crc = damaged.len() - 6;
+    damaged[crc] ^= 0xff;
+    refused("a.csv.gz", &damaged, &plain(), "", "damaged after 1200000 decompressed bytes");
+    let garbage = [gzip(rows.as_bytes()), b"and what is no member".to_vec()].concat();
+    refused("a.csv.gz", &garbage, &plain(), "", "damaged after 1200000 decompressed bytes");
+}
+
+#[test]
+fn higgs_columns_have_one_spelling_and_one_pair_of_classes() {
+    use parsimony::data::{higgs_sim, registry};
+    for name in ["higgs", "higgs-sample", "higgs-sim"] {
+        let entry = registry::find(name).unwrap();
+        assert_eq!(entry.columns[1..], higgs_sim::FEATURE_NAMES, "{name}");
+        let labels: Vec<_> = entry.classes.iter().map(|class| class.label.as_str()).collect();
+        assert_eq!(labels, higgs_sim::CLASS_NAMES, "{name}");
+    }
+    let row = ["0.5"; 28].join(",");
+    let bare = table("a.csv", format!("1,{row}\n0,{row}\n").as_bytes(), &plain());
+    let simulated = higgs_sim::generate(1, 10);
+    assert_eq!((bare.columns, bare.task), (simulated.columns, simulated.task));
 }

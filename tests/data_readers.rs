@@ -167,5 +167,5 @@ fn higgs_at_a_glance() {
     println!("{found}");
     assert_eq!((found.rows, found.missing, found.classes[1].rows), (35_296, 0, 18_657));
     let tag = &found.columns[8];
-    assert_eq!((tag.name.as_str(), tag.distinct, tag.zeros > 0), ("jet_1_b-tag", Some(3), true));
+    assert_eq!((tag.name.as_str(), tag.distinct, tag.zeros > 0), ("jet1_b_tag", Some(3), true));
 }

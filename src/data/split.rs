@@ -12,7 +12,6 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::ops::Range;
 use std::sync::Arc;
 
 /// How a table is split, as it stands in an experiment file and in the record of every run.
@@ -256,7 +255,8 @@ fn ranges(rows: usize, train: [usize; 2], validation: [usize; 2], test: [usize; 
         let finding = format!("the ranges end at row {at}, and there are {rows}");
         return Err(refuse(finding, format!("let the last range end at {rows}")));
     }
-    let set = |[start, end]: [usize; 2]| RowSet::Range(Range { start, end });
+    // An empty part may be stated anywhere, beyond the rows too.
+    let set = |[start, end]: [usize; 2]| RowSet::Range(if start == end { 0..0 } else { start..end });
     Ok(Splits { train: set(train), validation: set(validation), test: set(test) })
 }
 
@@ -395,6 +395,15 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_part_beyond_the_rows_is_empty() {
+        let table = table(10);
+        let spec = SplitSpec::Ranges { train: [0, 10], validation: [99, 99], test: [10, 10] };
+        let splits = spec.apply(&table).unwrap();
+        check_partition(&splits, 10);
+        assert_eq!(examples(&table, &splits.validation).rows(), 0);
+    }
+
+    #[test]
     fn impossible_splits_are_refused_in_words() {
         let table = table(10);
         let refused = |spec: SplitSpec, words: &str| {
@@ -405,6 +414,8 @@ mod tests {
         refused(SplitSpec::Last { test: usize::MAX, validation: 1 }, "leave at least one row");
         refused(SplitSpec::Ranges { train: [0, 5], validation: [4, 6], test: [6, 10] }, "leave out or repeat");
         refused(SplitSpec::Ranges { train: [0, 5], validation: [5, 6], test: [6, 9] }, "end at row 9");
+        refused(SplitSpec::Folds { count: 0, fold: 0, validation: None, seed: 0 }, "use 3 folds or more");
+        refused(SplitSpec::Folds { count: 0, fold: 0, validation: Some(0.1), seed: 0 }, "use 2 folds or more");
         refused(SplitSpec::Folds { count: 5, fold: 5, validation: None, seed: 0 }, "from 0 to 4");
         let bad = SplitSpec::Fractions { train: 0.5, validation: 0.1, test: 0.1, seed: 0, stratified: false };
         refused(bad, "add up to 1");

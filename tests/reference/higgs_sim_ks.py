@@ -12,9 +12,9 @@ import sys
 import numpy as np
 
 NAMES = (
-    "lepton pT,lepton eta,lepton phi,missing energy magnitude,missing energy phi,"
-    "jet 1 pt,jet 1 eta,jet 1 phi,jet 1 b-tag,jet 2 pt,jet 2 eta,jet 2 phi,jet 2 b-tag,"
-    "jet 3 pt,jet 3 eta,jet 3 phi,jet 3 b-tag,jet 4 pt,jet 4 eta,jet 4 phi,jet 4 b-tag,"
+    "lepton_pT,lepton_eta,lepton_phi,missing_energy_magnitude,missing_energy_phi,"
+    "jet1_pT,jet1_eta,jet1_phi,jet1_b_tag,jet2_pT,jet2_eta,jet2_phi,jet2_b_tag,"
+    "jet3_pT,jet3_eta,jet3_phi,jet3_b_tag,jet4_pT,jet4_eta,jet4_phi,jet4_b_tag,"
     "m_jj,m_jjj,m_lv,m_jlv,m_bb,m_wbb,m_wwbb"
 ).split(",")
 

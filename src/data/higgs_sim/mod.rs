@@ -77,8 +77,9 @@ impl Simulator {
     }
 }
 
-/// Names of the classes, in the order of their targets 0 and 1.
-pub const CLASS_NAMES: [&str; 2] = ["background", "signal"];
+/// Names of the classes, background and signal, as they stand in the real files: what is trained on simulated events
+/// can be applied to real ones. `datasets/higgs-sim.toml` has the names for people.
+pub const CLASS_NAMES: [&str; 2] = ["0", "1"];
 
 /// SHA-256 of what decides the events: name, version, seed and number of rows.
 #[must_use]
@@ -87,7 +88,7 @@ pub fn fingerprint(seed: u64, rows: usize) -> String {
     Sha256::digest(source.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// `rows` simulated events as a table: column names as in the UCI file, classes `background` and `signal`.
+/// `rows` simulated events as a table: column names as in the UCI file, classes `0` (background) and `1` (signal).
 ///
 /// The events are the first `rows` of this seed, whatever the number of threads.
 #[must_use]

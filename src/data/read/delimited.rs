@@ -23,9 +23,7 @@ pub(super) fn read(
     progress: Progress<'_>,
 ) -> Result<Outcome> {
     let mut source = Source::open(path)?;
-    if source.head().starts_with(BYTE_ORDER_MARK) {
-        source.skip(BYTE_ORDER_MARK.len());
-    }
+    source.skip_mark();
     let head = source.head_lines(4 * RECORDS)?;
     let layout = recognize(path, head, format, options, wanted)?;
     source.skip(layout.skip_bytes);
@@ -59,9 +57,6 @@ pub(super) fn read(
         fingerprint: finished.fingerprint,
     })
 }
-
-/// What some editors write before the first character of a UTF-8 file.
-pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 struct Parser {
     layout: Layout,

@@ -116,6 +116,7 @@ pub fn detect(path: &Path) -> Result<Format> {
         };
         return Err(DataError::new(path, finding, remedy).into());
     }
+    source.skip_mark();
     Ok(by_lines(source.head_lines(SAMPLE)?, named))
 }
 

@@ -46,7 +46,11 @@ pub(super) fn read(path: &Path, wanted: Option<&[String]>, rows: &mut Assembler<
             DataError::new(&images.path, finding, "give the file of the images beside that of the labels").into()
         );
     }
-    let width: usize = images.dimensions[1..].iter().product();
+    let width = images.dimensions[1..].iter().try_fold(1usize, |width, &n| width.checked_mul(n));
+    let Some(width) = width else {
+        let finding = format!("the dimensions {:?} are larger than any image", images.dimensions);
+        return Err(DataError::new(&images.path, finding, "fetch or copy the file again").into());
+    };
     if count == 0 || width == 0 {
         return Err(DataError::new(&images.path, "no images in the file", "give a file with at least one image").into());
     }
@@ -158,6 +162,11 @@ fn read_array(path: &Path) -> Result<Array> {
     let Some(total) = expected.and_then(|bytes| bytes.checked_add(start)) else {
         return Err(refuse(format!("the dimensions {dimensions:?} are larger than any file")).into());
     };
+    // Before any memory is asked for; what a compressed file holds shows only as it is read.
+    if !source.is_gzip() && source.size() != total as u64 {
+        let found = source.size();
+        return Err(refuse(format!("{found} bytes, where the dimensions {dimensions:?} need {total}")).into());
+    }
     let mut source = source;
     let mut bytes = source.read_rest(total.saturating_add(1))?;
     if bytes.len() != total {

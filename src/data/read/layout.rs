@@ -6,41 +6,10 @@
 
 use super::numbers::{is_missing, shown, trim};
 use super::{Format, ReadOptions, TaskKind};
+use crate::data::higgs_sim::FEATURE_NAMES as HIGGS_FEATURES;
 use crate::error::{DataError, Result};
 use std::borrow::Cow;
 use std::path::Path;
-
-/// Features of the HIGGS dataset in the order of the UCI file (Baldi, Sadowski, Whiteson 2014).
-pub(super) const HIGGS_COLUMNS: [&str; 28] = [
-    "lepton_pT",
-    "lepton_eta",
-    "lepton_phi",
-    "missing_energy_magnitude",
-    "missing_energy_phi",
-    "jet_1_pt",
-    "jet_1_eta",
-    "jet_1_phi",
-    "jet_1_b-tag",
-    "jet_2_pt",
-    "jet_2_eta",
-    "jet_2_phi",
-    "jet_2_b-tag",
-    "jet_3_pt",
-    "jet_3_eta",
-    "jet_3_phi",
-    "jet_3_b-tag",
-    "jet_4_pt",
-    "jet_4_eta",
-    "jet_4_phi",
-    "jet_4_b-tag",
-    "m_jj",
-    "m_jjj",
-    "m_lv",
-    "m_jlv",
-    "m_bb",
-    "m_wbb",
-    "m_wwbb",
-];
 
 const TARGET_NAMES: [&str; 4] = ["label", "target", "class", "y"];
 
@@ -338,7 +307,7 @@ fn default_names(data: Option<&Record<'_>>, options: &ReadOptions) -> Vec<String
     let fields = data.map_or(&[][..], |data| &data.fields);
     let label_first = options.target.as_deref().is_none_or(|target| target == "1" || target == "label");
     if fields.len() == 29 && label_first && starts_with_binary_label(fields) {
-        return ["label"].iter().chain(&HIGGS_COLUMNS).map(|&name| name.to_owned()).collect();
+        return ["label"].iter().chain(&HIGGS_FEATURES).map(|&name| name.to_owned()).collect();
     }
     (0..fields.len()).map(default_name).collect()
 }

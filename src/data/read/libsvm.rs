@@ -29,7 +29,7 @@ pub(super) fn read(
     let scan = Parser { width: None, named_labels };
     let (mut largest, mut count) = (0, 0usize);
     let halves = |pass: u64| move |done: u64, all: u64| progress((done + pass * all) / 2, all);
-    run(Source::open(path)?, 1, &scan, &halves(0), &mut |block| {
+    run(open(path)?, 1, &scan, &halves(0), &mut |block| {
         largest = largest.max(block.largest_index);
         count += block.rows;
         Ok(())
@@ -56,7 +56,7 @@ pub(super) fn read(
     let parser = Parser { width: Some(width), named_labels };
     let mut targets = parser.labels();
     let mut dictionary = Dictionary::default();
-    let finished = run(Source::open(path)?, 1, &parser, &halves(1), &mut |block| {
+    let finished = run(open(path)?, 1, &parser, &halves(1), &mut |block| {
         rows.push_rows(&block.values)?;
         if let Some(labels) = block.labels {
             targets
@@ -74,6 +74,13 @@ pub(super) fn read(
         dropped: finished.dropped,
         fingerprint: finished.fingerprint,
     })
+}
+
+/// Opens the file behind its byte-order mark, if it has one.
+fn open(path: &Path) -> Result<Source> {
+    let mut source = Source::open(path)?;
+    source.skip_mark();
+    Ok(source)
 }
 
 fn check_dense_size(path: &Path, rows: usize, width: usize, limit: u64) -> Result<()> {

@@ -199,6 +199,7 @@ fn check_options(format: Format, options: &ReadOptions) -> Result<()> {
         ("target", options.target.is_some(), &[Format::Csv, Format::Tsv, Format::Parquet][..]),
         ("exclude", !options.exclude.is_empty(), &[Format::Csv, Format::Tsv, Format::Parquet]),
         ("header", options.header.is_some(), &[Format::Csv, Format::Tsv]),
+        ("missing (--drop-missing)", options.missing != Missing::Refuse, &[Format::Csv, Format::Tsv, Format::Parquet]),
         ("features", options.features.is_some(), &[Format::Libsvm]),
         ("task", options.task.is_some(), &[Format::Csv, Format::Tsv, Format::Parquet, Format::Libsvm, Format::Idx]),
     ];

@@ -4,11 +4,11 @@
 //! the memory in use is a few blocks, whatever the size of the file.
 
 use crate::error::{DataError, Error, Result};
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use memchr::{memchr, memchr2_iter, memrchr};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +19,9 @@ const BLOCK: usize = 1 << 20;
 const LONGEST_LINE: usize = 64 << 20;
 /// Bytes read at the start to recognize format and layout.
 const HEAD: usize = 1 << 18;
+
+/// What some editors write before the first character of a UTF-8 file.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A file whose raw bytes are hashed and counted as they pass.
 struct Tally {
@@ -38,7 +41,46 @@ impl Read for Tally {
 
 enum Stream {
     Plain(Tally),
-    Gzip(Box<MultiGzDecoder<BufReader<Tally>>>),
+    Gzip(Box<Gzip>),
+}
+
+/// Gzip members one after another; zeros behind one, with which tapes and some copies are padded, are passed over.
+struct Gzip {
+    /// Always there but while one member gives way to the next.
+    member: Option<GzDecoder<BufReader<Tally>>>,
+    ended: bool,
+}
+
+impl Gzip {
+    fn new(tally: Tally) -> Self {
+        Self { member: Some(GzDecoder::new(BufReader::with_capacity(HEAD, tally))), ended: false }
+    }
+}
+
+impl Read for Gzip {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = self.member.as_mut().filter(|_| !self.ended && !buffer.is_empty()) {
+            let n = member.read(buffer)?;
+            if n > 0 {
+                return Ok(n);
+            }
+            let raw = member.get_mut();
+            loop {
+                let bytes = raw.fill_buf()?;
+                let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
+                self.ended = bytes.is_empty();
+                let more = zeros > 0 && zeros == bytes.len();
+                raw.consume(zeros);
+                if !more {
+                    break;
+                }
+            }
+            if !self.ended {
+                self.member = self.member.take().map(|member| GzDecoder::new(member.into_inner()));
+            }
+        }
+        Ok(0)
+    }
 }
 
 impl Read for Stream {
@@ -74,11 +116,7 @@ impl Source {
         io::Seek::rewind(&mut file).map_err(Error::io(path, "read"))?;
         let passed = Arc::new(AtomicU64::new(0));
         let tally = Tally { file, digest: Sha256::new(), passed: Arc::clone(&passed) };
-        let stream = if gzip {
-            Stream::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(HEAD, tally))))
-        } else {
-            Stream::Plain(tally)
-        };
+        let stream = if gzip { Stream::Gzip(Box::new(Gzip::new(tally))) } else { Stream::Plain(tally) };
         let (path, pending) = (path.to_owned(), Vec::new());
         let mut source = Self { path, stream, pending, at_end: false, gzip, size, passed, position: 0 };
         source.fill(HEAD)?;
@@ -122,6 +160,18 @@ impl Source {
         self.pending.drain(..bytes);
     }
 
+    /// Drops a byte-order mark, which some editors write before the first character.
+    pub(super) fn skip_mark(&mut self) {
+        if self.pending.starts_with(BYTE_ORDER_MARK) {
+            self.skip(BYTE_ORDER_MARK.len());
+        }
+    }
+
+    /// Bytes in the file as it lies on the disk.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// A counter of the raw bytes read, and the file's size.
     pub(super) fn progress(&self) -> (Arc<AtomicU64>, u64) {
         (Arc::clone(&self.passed), self.size)
@@ -157,31 +207,39 @@ impl Source {
     /// SHA-256 of the whole file, in hexadecimal; reads what was not read yet.
     pub(super) fn finish(self) -> Result<String> {
         let path = self.path;
-        let mut tally = match self.stream {
-            Stream::Plain(tally) => tally,
-            Stream::Gzip(decoder) => decoder.into_inner().into_inner(),
+        let tally = match self.stream {
+            Stream::Plain(tally) => Some(tally),
+            Stream::Gzip(gzip) => gzip.member.map(|member| member.into_inner().into_inner()),
+        };
+        let Some(mut tally) = tally else {
+            let error = io::Error::other("the decompression was broken off");
+            return Err(Error::io(&path, "read")(error));
         };
         io::copy(&mut tally, &mut io::sink()).map_err(Error::io(&path, "read"))?;
         Ok(hex(&tally.digest.finalize()))
     }
 
-    /// Reads until `pending` holds `wanted` bytes or the file ends.
+    /// Reads until `pending` holds `wanted` bytes or the file ends. Room is made as bytes come, whatever is wanted:
+    /// a number in a damaged header asks for no memory.
     fn fill(&mut self, wanted: usize) -> Result<()> {
-        if self.at_end || self.pending.len() >= wanted {
-            return Ok(());
-        }
-        let missing = wanted - self.pending.len();
-        self.pending.reserve(missing);
-        let result = Read::by_ref(&mut self.stream).take(missing as u64).read_to_end(&mut self.pending);
-        match result {
-            Ok(n) => {
-                self.position += n as u64;
-                self.at_end = n < missing;
-                Ok(())
+        while !self.at_end && self.pending.len() < wanted {
+            let step = (wanted - self.pending.len()).min(BLOCK);
+            let before = self.pending.len();
+            self.pending.try_reserve(step).map_err(|_| {
+                let finding = format!("no memory is left for more than its first {before} bytes");
+                DataError::new(&self.path, finding, "use a machine with more memory, or a smaller file")
+            })?;
+            let result = Read::by_ref(&mut self.stream).take(step as u64).read_to_end(&mut self.pending);
+            // What came before an error counts: it says where the damage is.
+            let read = self.pending.len() - before;
+            self.position += read as u64;
+            match result {
+                Ok(_) => self.at_end = read < step,
+                Err(error) if self.gzip => return Err(damaged_gzip(&self.path, self.position, &error)),
+                Err(error) => return Err(Error::io(&self.path, "read")(error)),
             }
-            Err(error) if self.gzip => Err(damaged_gzip(&self.path, self.position, &error)),
-            Err(error) => Err(Error::io(&self.path, "read")(error)),
         }
+        Ok(())
     }
 }
 

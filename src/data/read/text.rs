@@ -1,48 +1,34 @@
-//! Plain text for language models: UTF-8, mapped where the file is not compressed, the byte-order mark left out.
+//! Plain text for language models: UTF-8, gzipped or not, the byte-order mark left out.
+//!
+//! The text is held in memory rather than mapped: a file that another program changes cannot change a text that was
+//! found to be UTF-8.
 
-use super::delimited::BYTE_ORDER_MARK;
-use super::source::{Source, hex, open_file};
-use crate::error::{DataError, Error, Result};
-use memmap2::Mmap;
-use sha2::{Digest, Sha256};
+use super::source::Source;
+use crate::error::{DataError, Result};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A text.
+/// A text; cloning shares it.
 #[derive(Clone)]
 pub struct Corpus {
     /// The registered name or the path it was read from.
     pub name: String,
     /// SHA-256 of the file's bytes, in hexadecimal.
     pub fingerprint: String,
-    bytes: Bytes,
-    /// Where the text starts: after a byte-order mark.
-    start: usize,
-}
-
-#[derive(Clone)]
-enum Bytes {
-    Owned(Arc<Vec<u8>>),
-    Mapped(Arc<Mmap>),
+    text: Arc<String>,
 }
 
 impl Corpus {
     /// The text as bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        let bytes: &[u8] = match &self.bytes {
-            Bytes::Owned(bytes) => bytes,
-            Bytes::Mapped(map) => map,
-        };
-        &bytes[self.start..]
+        self.text.as_bytes()
     }
 
     /// The text.
     #[must_use]
     pub fn text(&self) -> &str {
-        // SAFETY: `read_text` has checked that the bytes are UTF-8, and they do not change: they are owned, or mapped
-        // read-only from a file that, as for every map, must not be modified while it is in use.
-        unsafe { std::str::from_utf8_unchecked(self.bytes()) }
+        &self.text
     }
 }
 
@@ -55,32 +41,21 @@ impl std::fmt::Debug for Corpus {
 /// Reads a text file, gzipped or not.
 ///
 /// # Errors
-/// [`DataError`] if the file cannot be opened, is empty, or is not UTF-8, with the line at which that shows.
+/// [`DataError`] if the file cannot be opened, is empty, does not fit into memory, or is not UTF-8, with the line at
+/// which that shows.
 pub fn read_text(path: &Path) -> Result<Corpus> {
     let mut source = Source::open(path)?;
-    let (bytes, fingerprint) = if source.is_gzip() {
-        let bytes = source.read_rest(usize::MAX)?;
-        (Bytes::Owned(Arc::new(bytes)), source.finish()?)
-    } else {
-        let (file, _) = open_file(path)?;
-        // SAFETY: the map is read-only and the file is not expected to change while it is in use.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map"))?;
-        let fingerprint = hex(&Sha256::digest(&map));
-        (Bytes::Mapped(Arc::new(map)), fingerprint)
-    };
-    let mut corpus = Corpus { name: path.display().to_string(), fingerprint, bytes, start: 0 };
-    if corpus.bytes().starts_with(BYTE_ORDER_MARK) {
-        corpus.start = BYTE_ORDER_MARK.len();
-    }
-    if corpus.bytes().is_empty() {
+    source.skip_mark();
+    let bytes = source.read_rest(usize::MAX)?;
+    let fingerprint = source.finish()?;
+    if bytes.is_empty() {
         return Err(DataError::new(path, "the text is empty", "give a file with some text").into());
     }
-    check_utf8(path, corpus.bytes())?;
-    Ok(corpus)
+    let text = String::from_utf8(bytes).map_err(|error| not_utf8(path, error.as_bytes(), &error.utf8_error()))?;
+    Ok(Corpus { name: path.display().to_string(), fingerprint, text: Arc::new(text) })
 }
 
-fn check_utf8(path: &Path, bytes: &[u8]) -> Result<()> {
-    let Err(error) = std::str::from_utf8(bytes) else { return Ok(()) };
+fn not_utf8(path: &Path, bytes: &[u8], error: &std::str::Utf8Error) -> DataError {
     let at = error.valid_up_to();
     let line = 1 + memchr::memchr_iter(b'\n', &bytes[..at]).count() as u64;
     let (finding, remedy) = if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
@@ -91,5 +66,5 @@ fn check_utf8(path: &Path, bytes: &[u8]) -> Result<()> {
             "convert the text, for example: iconv -f ISO-8859-1 -t UTF-8",
         )
     };
-    Err(DataError::new(path, finding, remedy).at_line(line).into())
+    DataError::new(path, finding, remedy).at_line(line)
 }

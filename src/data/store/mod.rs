@@ -11,7 +11,7 @@
 //! | 4096.. | features in panels, as [`crate::device::Panels`] wants them; then, from the next multiple of 4096, targets |
 //! | header | JSON: counts, names, classes, provenance, checksums of the data ([`Header`]) |
 //!
-//! Opening checks the first page, the file's length and the header, whatever the size of the data; [`verify`] also
+//! Opening checks the first page, the file's length, the header and that the targets can be such; [`verify`] also
 //! compares the SHA-256 of each [`BLOCK_BYTES`] of data. Files are written beside their place and renamed when complete.
 
 mod import;
@@ -104,7 +104,21 @@ impl Sections {
     }
 }
 
-/// Opens a store without reading its data.
+/// Targets count classes, or are finite: kernels use them as places in memory and trust them.
+fn check_targets(path: &Path, targets: &[f32], task: &Task) -> Result<()> {
+    let usable = |target: f32| match task {
+        Task::Classes(names) => target.fract() == 0.0 && target >= 0.0 && target < names.len() as f32,
+        Task::Regression => target.is_finite(),
+    };
+    let Some(row) = targets.par_iter().position_first(|&target| !usable(target)) else { return Ok(()) };
+    let finding = match task {
+        Task::Classes(names) => format!("row {} has the class number {}, of {}", row + 1, targets[row], names.len()),
+        Task::Regression => format!("row {} has the target {}", row + 1, targets[row]),
+    };
+    Err(DataError::new(path, format!("the data are damaged: {finding}"), AGAIN).into())
+}
+
+/// Opens a store without reading its features.
 ///
 /// # Errors
 /// [`DataError`] saying what is wrong if the file is no store, was cut short, is damaged or has another version.
@@ -115,9 +129,11 @@ pub fn open(path: &Path) -> Result<Table> {
     // `open_map` has checked that the sections exist and lie within the file.
     let sections = sections_of(path, &header)?;
     let bytes = |range: &Range<u64>| range.start as usize..range.end as usize;
+    let targets = Panels::from_map(Arc::clone(&map), bytes(&sections.targets), rows, 1);
+    check_targets(path, &targets.values()[..rows], &header.task)?;
     Ok(Table {
-        features: Panels::from_map(Arc::clone(&map), bytes(&sections.features), rows, columns),
-        targets: Panels::from_map(map, bytes(&sections.targets), rows, 1),
+        features: Panels::from_map(map, bytes(&sections.features), rows, columns),
+        targets,
         name: header.name,
         simulated: header.simulated,
         fingerprint: header.fingerprint,
