@@ -84,7 +84,8 @@ fn report_name(runs: &Runs) -> String {
     file_name(&name.unwrap_or_else(|| runs.name.clone()))
 }
 
-/// Draws all figures into `out/NAME/`, where NAME is that of the run's folder, as SVG and PNG, with `summary.md` beside them, and lists in `out/index.md` every
+/// Draws all figures into `out/NAME/`, where NAME is that of the run's folder, as SVG and PNG, with `summary.md` beside
+/// them, and lists in `out/index.md` every
 /// report that `out` holds. Each file is written under another name first and then renamed. Returns the files written.
 ///
 /// # Errors
