@@ -97,7 +97,7 @@ impl Progress {
                     let _ = bars.all.println(line);
                 }
             }
-            None if !self.quiet => say(&line),
+            None if !self.quiet => say(line),
             None => {}
         }
     }
@@ -108,7 +108,7 @@ impl Progress {
             Some(bars) => {
                 let _ = bars.all.println(line);
             }
-            None if !self.quiet => say(&line),
+            None if !self.quiet => say(line),
             None => {}
         }
     }
