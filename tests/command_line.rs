@@ -4,7 +4,6 @@
 mod program;
 
 use program::{Place, cell};
-use std::io::Read;
 use std::process::Stdio;
 
 /// Four optimizers on few simulated events; `extra` is added at the end.
@@ -161,13 +160,33 @@ fn a_run_is_summarized_drawn_and_applied() {
     assert!(place.fail(3, &["predict", id, "--data", "narrow.csv", "--out", "s.csv"]).contains("narrow.csv"));
 }
 
+/// A pipe that nobody reads: the first write to it fails.
+fn closed_pipe() -> std::io::PipeWriter {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer
+}
+
 #[test]
 fn a_closed_pipe_is_no_error() {
     let place = Place::new();
-    let mut child = place.command(&["list", "--format", "json"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut first = [0];
-    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
-    assert!(child.wait().unwrap().success());
+    for arguments in [&["list", "--format", "json"][..], &["info", "irls"], &["doctor"], &["--help"]] {
+        let output = place.command(arguments).stdout(closed_pipe()).stderr(Stdio::piped()).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_closed_standard_error_stops_nothing() {
+    let place = Place::new();
+    let file = place.write("small.toml", experiment(""));
+    let status = place.command(&["run", file.to_str().unwrap()]).stderr(closed_pipe()).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(place.cells("small")[0]["status"], "finished");
+    // A refusal keeps its exit code too.
+    for (code, arguments) in [(4, &["run", "nowhere.toml"][..]), (2, &["frobnicate"])] {
+        assert_eq!(place.command(arguments).stderr(closed_pipe()).status().unwrap().code(), Some(code));
+    }
 }
 
 #[test]
@@ -189,6 +208,22 @@ fn experiment_files_are_refused_by_place_key_and_range() {
             &format!("target = {{ metric = \"test_accuracy\", value = 1 }}\n{}", experiment("")),
             &["validation_accuracy"],
         ),
+        // What differs in name alone would be one cell under two names.
+        (
+            &experiment("[[optimizer]]\nname = \"irls\"\nlabel = \"Newton\"\nbudget = [\"9s\", \"40 passes\"]"),
+            &[
+                "line 10, [[optimizer]] irls",
+                "line 8",
+                "label of the optimizer (\"irls\", now \"Newton\")",
+                "(20s or 40 passes, now 9s",
+            ],
+        ),
+        (
+            &experiment("[[dataset]]\nname = \"higgs-sim\"\nrows = 4000"),
+            &["line 10, [[dataset]]", "differs is nothing"],
+        ),
+        (&experiment("tolerance = [0.1, 0.1]"), &["tolerance = [0.1, 0.1] is not accepted", "distinct"]),
+        (&experiment("tolerance = [0, 0.0]"), &["[[optimizer]] irls", "differs is nothing"]),
         (&format!("name = \"../up\"\n{}", experiment("")), &["name = \"../up\" is not accepted"]),
     ] {
         let path = place.write("bad.toml", text);
@@ -213,7 +248,17 @@ fn data_that_cannot_be_used_is_named() {
     assert!(place.succeed(&["data", "describe", "gap.csv", "--drop-missing"]).contains('2'));
     let message = place.fail(2, &["data", "fetch", "mnits"]);
     assert!(message.contains("did you mean `mnist`?"), "{message}");
-    assert!(place.fail(3, &["summary", "runs"]).contains("runs") || !place.path().join("runs").exists());
+    assert!(place.fail(2, &["summary", "runs"]).contains("there is no such folder"));
+    // A dataset that an experiment asks for is named with the place that asks for it.
+    let absent = experiment("").replace("name = \"higgs-sim\"\n        rows = 4000", "path = \"absent.csv\"");
+    let file = place.write("absent.toml", absent);
+    let message = place.fail(3, &["run", file.to_str().unwrap()]);
+    assert!(message.contains("absent.csv") && message.contains("absent.toml, line 3, [[dataset]]"), "{message}");
+    let file =
+        place.write("seeded.toml", experiment("").replace("name = \"higgs-sim\"", "path = \"gap.csv\"\nseed = 1"));
+    place.write("gap.csv", "1,2,3\n0,3,1\n1,2,2\n");
+    let message = place.fail(2, &["run", file.to_str().unwrap()]);
+    assert!(message.contains("seeded.toml, line 3, [[dataset]]: seed = 1"), "{message}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod run;
 mod summary;
 
 use crate::error::{Error, Result};
+use crate::experiment::say;
 use crate::workbench::Workbench;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    success; for `run`: every cell finished, timed out as planned, or was skipped with its reason
   1    a run failed: at least one cell failed or diverged
-  2    an option, an experiment file or a pairing cannot be used
+  2    an option or an experiment file cannot be used
   3    data cannot be used
   4    the file system or the network refused
   130  interrupted
@@ -71,7 +72,7 @@ pub fn main(workbench: &Workbench) -> ExitCode {
         Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            say(format_args!("error: {error}"));
             ExitCode::from(error.exit_code())
         }
     }

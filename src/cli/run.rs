@@ -2,7 +2,7 @@
 
 use super::{Format, output};
 use crate::error::Result;
-use crate::experiment::{self, CellConfig, Options, Plan, Spec, State, count_interruptions, state_of};
+use crate::experiment::{self, CellConfig, Options, Plan, Spec, State, count_interruptions, say, state_of};
 use crate::workbench::Workbench;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
@@ -15,8 +15,9 @@ Examples:
   parsimony run mine.toml --out /tmp/mine            another folder than runs/NAME
   parsimony run mine.toml --force                    run finished cells again
 
-An experiment that was interrupted, by Ctrl-C or by a crash, goes on where it was when it is run again.
-Exit code 1 says that at least one cell failed or diverged; 130 that it was interrupted.";
+An experiment that was interrupted, by Ctrl-C or by a crash, goes on where it was when it is run again (without --force).
+Pairs that do not fit are skipped with the reason, which is no failure. Exit code 1 says that at least one cell failed or
+diverged; 130 that it, or a cell, was interrupted.";
 
 /// Run an experiment: every cell of its grid in a process of its own
 #[derive(clap::Args)]
@@ -54,7 +55,7 @@ pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
     let options = Options { folder: folder.clone(), force: arguments.force, quiet: arguments.quiet };
     let outcome = experiment::run(&spec, &plan, &options)?;
     if !arguments.quiet {
-        eprintln!(
+        say(format_args!(
             "{} run, {} done before, {} skipped{}{}: {}",
             counted(outcome.run),
             outcome.reused,
@@ -62,10 +63,12 @@ pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
             note(outcome.diverged, "diverged"),
             note(outcome.failed, "failed"),
             folder.display()
-        );
+        ));
     }
     if outcome.interrupted {
-        eprintln!("interrupted; run the same command again to go on");
+        // With --force, the same command would begin anew.
+        let how = if arguments.force { "it again without --force" } else { "the same command again" };
+        say(format_args!("interrupted; run {how} to go on"));
         return Ok(ExitCode::from(130));
     }
     Ok(ExitCode::from(u8::from(outcome.failed + outcome.diverged > 0)))

@@ -8,6 +8,7 @@ use super::checkpoint::{Best, Checkpoint, write_weights};
 use super::interrupt;
 use super::message::{Message, Sender};
 use super::problem;
+use super::progress::say;
 use super::record::{CellConfig, CellFolder, CellResult, Status, read_json, remove_if_there, write_json};
 use super::spec::Reported;
 use super::trace::Trace;
@@ -39,7 +40,10 @@ pub fn run(workbench: &Workbench, folder: &Path) -> Result<CellResult> {
     let result = match attempt(workbench, &folder, &config, &mut clock) {
         Ok(result) => result,
         Err(error) => {
-            eprintln!("error: {error}");
+            say(format_args!("error: {error}"));
+            // What an earlier attempt left does not belong to this result.
+            remove_if_there(&folder.trace())?;
+            remove_if_there(&folder.weights())?;
             let mut result = CellResult::bare(&config, Status::Failed, error.to_string());
             result.set_seconds(&clock.seconds());
             result
@@ -76,7 +80,7 @@ fn attempt(workbench: &Workbench, folder: &CellFolder, config: &CellConfig, cloc
         Some(checkpoint) => match run.restore(checkpoint) {
             Ok(()) => None,
             Err(error) => {
-                eprintln!("{error}; starting anew");
+                say(format_args!("{error}; starting anew"));
                 remove_if_there(&folder.checkpoint())?;
                 return attempt(workbench, folder, config, clock);
             }
@@ -148,7 +152,7 @@ impl Run<'_> {
         self.peaks = checkpoint.peaks;
         self.time_to_target = checkpoint.time_to_target;
         self.clock.resume(checkpoint.seconds);
-        eprintln!("going on from step {}", self.oracle.step());
+        say(format_args!("going on from step {}", self.oracle.step()));
         Ok(())
     }
 
@@ -171,6 +175,11 @@ impl Run<'_> {
             }
             let (steps, passes) = (self.oracle.step(), self.oracle.data_passes());
             let is_planned = next.is_reached(steps, passes);
+            let is_save_due = self.saved.elapsed() >= CHECKPOINT_INTERVAL;
+            if is_planned || is_save_due || self.sender.is_due() {
+                // Before the evaluation, which may free what training held.
+                self.sample_memory();
+            }
             if is_planned {
                 if let Some(diverged) = self.evaluate()? {
                     return Ok(diverged);
@@ -183,7 +192,7 @@ impl Run<'_> {
                 ending = Some(Ending::new(Status::Interrupted, format!("interrupted after step {steps}")));
             }
             let goes_on = ending.as_ref().is_none_or(|e| matches!(e.status, Status::TimedOut | Status::Interrupted));
-            if goes_on && (ending.is_some() || self.saved.elapsed() >= CHECKPOINT_INTERVAL) {
+            if goes_on && (ending.is_some() || is_save_due) {
                 self.save(folder)?;
             }
             if let Some(ending) = ending {
@@ -351,6 +360,9 @@ impl Run<'_> {
             result.test_auc = value("test_auc");
             result.parameters_nonzero = Some(counts.nonzero);
             write_weights(&folder.weights(), &self.model.weights(&point))?;
+        } else {
+            // Those of an earlier, interrupted attempt.
+            remove_if_there(&folder.weights())?;
         }
         self.sample_memory();
         self.trace.write(&folder.trace())?;

@@ -3,7 +3,8 @@
 //! Whether an optimizer fits a problem is asked of the problem itself: each model is built once on its data, off every
 //! clock. Cells stand in an interleaved order: all of them with the first seed come before any with the second.
 
-use super::problem::model_data;
+use super::budget::Budget;
+use super::problem::{layout, model_data};
 use super::record::{CellConfig, ComponentRecord, DatasetRecord, Values, content_hash};
 use super::spec::{ComponentSpec, DatasetSpec, Folds, MOST_CELLS, Reported, Spec};
 use crate::data::SplitSpec;
@@ -15,7 +16,7 @@ use crate::oracle::Settings;
 use crate::workbench::Workbench;
 use serde::Serialize;
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Raised whenever a change to this program changes the numbers of a cell: finished cells are then run anew.
 pub const NUMERICS_VERSION: u32 = 1;
@@ -70,15 +71,29 @@ impl Plan {
         for point in &optimizers {
             (point.entry.build)(&point.settings)?;
         }
-        let mut planner = Planner { spec, plan: Self::default(), seen: BTreeSet::new(), cells: Vec::new() };
+        let mut planner = Planner { spec, plan: Self::default(), seen: BTreeMap::new(), cells: Vec::new() };
         for dataset in &spec.datasets {
-            let opened = dataset.choice.open(&workbench.datasets, progress)?;
+            let opened =
+                dataset.choice.open(&workbench.datasets, progress).map_err(|error| placed(error, &dataset.place))?;
             planner.add_dataset(workbench, dataset, &opened, &models, &optimizers)?;
         }
         // Stable: within a seed, cells keep the order of the file.
         planner.cells.sort_by_key(|(seed, _)| *seed);
         planner.plan.cells = planner.cells.into_iter().map(|(_, cell)| cell).collect();
         Ok(planner.plan)
+    }
+}
+
+/// An error about a dataset with the place in the experiment file that asks for it. A file that cannot be used stays
+/// the first thing named.
+fn placed(error: Error, place: &str) -> Error {
+    match error {
+        Error::Config { finding, remedy, .. } => Error::config(place, finding, remedy),
+        Error::Data(mut error) => {
+            error.finding = format!("{} (asked for in {place})", error.finding);
+            Error::Data(error)
+        }
+        other => other,
     }
 }
 
@@ -101,7 +116,8 @@ fn points<'a, E>(
 struct Planner<'a> {
     spec: &'a Spec,
     plan: Plan,
-    seen: BTreeSet<String>,
+    /// Where each cell comes from.
+    seen: BTreeMap<String, Origin>,
     /// Cells with the position of their seed.
     cells: Vec<(usize, CellConfig)>,
 }
@@ -115,10 +131,7 @@ impl Planner<'_> {
         models: &[Point<'_, ModelEntry>],
         optimizers: &[Point<'_, OptimizerEntry>],
     ) -> Result<()> {
-        let placed = |error| match error {
-            Error::Config { finding, remedy, .. } => Error::config(&dataset.place, finding, remedy),
-            other => other,
-        };
+        let placed = |error| placed(error, &dataset.place);
         let split = |fold| dataset.choice.split(&workbench.datasets, &dataset.split, opened, fold).map_err(placed);
         let folds = folds(&self.spec.folds, &split(None)?, dataset)?;
         // What fits and what does not is the same in every fold: the models are built on the first alone.
@@ -141,7 +154,7 @@ impl Planner<'_> {
             let record = dataset_record(dataset, opened, split, rows);
             for (model, fit) in models.iter().zip(fits.iter()) {
                 for optimizer in optimizers {
-                    self.add(&record, fold, model, fit, optimizer)?;
+                    self.add(dataset, &record, fold, model, fit, optimizer)?;
                 }
             }
         }
@@ -161,6 +174,7 @@ impl Planner<'_> {
 
     fn add(
         &mut self,
+        entry: &DatasetSpec,
         dataset: &DatasetRecord,
         fold: Option<usize>,
         model: &Point<'_, ModelEntry>,
@@ -169,8 +183,10 @@ impl Planner<'_> {
     ) -> Result<()> {
         let spec = self.spec;
         let model_record = model.record(model.values());
+        let optimizer_record = optimizer.record(Values::new());
         let problem = content_hash(&json!({
             "fingerprint": dataset.fingerprint,
+            "layout": dataset.layout,
             "order": dataset.order,
             "read": match &dataset.source.source {
                 Source::File { read, .. } => Some(read),
@@ -200,8 +216,13 @@ impl Planner<'_> {
                 "evaluate": spec.evaluate,
                 "threads": spec.threads,
             }));
-            if !self.seen.insert(cell.clone()) {
-                continue;
+            let origin = Origin {
+                places: [&optimizer.spec.place, &model.spec.place, &entry.place].map(Clone::clone),
+                labels: [&optimizer_record.label, &model_record.label, &dataset.label].map(Clone::clone),
+                budget,
+            };
+            if let Some(first) = self.seen.insert(cell.clone(), origin.clone()) {
+                return Err(origin.repeats(&first));
             }
             if self.seen.len() > MOST_CELLS {
                 let remedy = "leave out values, seeds or folds";
@@ -212,7 +233,7 @@ impl Planner<'_> {
                 experiment: spec.name.clone(),
                 dataset: dataset.clone(),
                 model: model_record.clone(),
-                optimizer: optimizer.record(Values::new()),
+                optimizer: optimizer_record.clone(),
                 hyperparameters: hyperparameters.clone(),
                 problem: problem.clone(),
                 seed,
@@ -247,6 +268,7 @@ fn dataset_record(dataset: &DatasetSpec, opened: &Opened, split: SplitSpec, rows
         label,
         simulated: table.simulated,
         fingerprint: table.fingerprint.clone(),
+        layout: layout(table),
         order: table.order,
         source: dataset.choice.clone(),
         split,
@@ -258,10 +280,10 @@ fn folds(wanted: &Folds, split: &SplitSpec, dataset: &DatasetSpec) -> Result<Vec
     let SplitSpec::Folds { count, fold, .. } = *split else { return Ok(vec![None]) };
     match wanted {
         Folds::One => Ok(vec![Some(fold)]),
-        Folds::All if count <= 1000 => Ok((0..count).map(Some).collect()),
+        Folds::All if (1..=1000).contains(&count) => Ok((0..count).map(Some).collect()),
         Folds::All => {
             let finding = format!("folds = \"all\" of {count} folds");
-            Err(Error::config(&dataset.place, finding, "name at most 1000 folds"))
+            Err(Error::config(&dataset.place, finding, "let `count` be from 1 to 1000"))
         }
         Folds::Some(folds) => match folds.iter().find(|&&fold| fold >= count) {
             Some(fold) => {
@@ -271,6 +293,39 @@ fn folds(wanted: &Folds, split: &SplitSpec, dataset: &DatasetSpec) -> Result<Vec
             }
             None => Ok(folds.iter().copied().map(Some).collect()),
         },
+    }
+}
+
+/// The entries of the file that a cell comes from, as far as its ID does not tell: optimizer, model, dataset.
+#[derive(Debug, Clone)]
+struct Origin {
+    places: [String; 3],
+    labels: [String; 3],
+    budget: Budget,
+}
+
+impl Origin {
+    /// The complaint that this is the same cell as an earlier one.
+    fn repeats(&self, first: &Self) -> Error {
+        let mut differing = Vec::new();
+        for ((what, own), other) in ["optimizer", "model", "dataset"].into_iter().zip(&self.labels).zip(&first.labels) {
+            if own != other {
+                differing.push(format!("the label of the {what} ({other:?}, now {own:?})"));
+            }
+        }
+        if self.budget.seconds != first.budget.seconds {
+            differing.push(format!("seconds of the budget ({}, now {})", first.budget, self.budget));
+        }
+        let differing = if differing.is_empty() { "nothing".to_owned() } else { differing.join(" and ") };
+        // The entry that comes again; where a grid gives one point twice, the optimizer.
+        let entry = (0..3).find(|&entry| self.places[entry] != first.places[entry]).unwrap_or(0);
+        let finding = format!(
+            "it stands for the same cells as the entry at {}: what differs is {differing}, which changes no number",
+            first.places[entry]
+        );
+        let remedy =
+            "leave one of the two out, or let them differ in a setting, the split or the budget in passes or steps";
+        Error::config(&self.places[entry], finding, remedy)
     }
 }
 

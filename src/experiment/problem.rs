@@ -1,12 +1,13 @@
 //! From a cell's record back to its problem: the dataset opened, split, and the model built on it.
 
-use super::record::CellConfig;
+use super::record::{CellConfig, content_hash};
 use crate::data::{RowOrder, Splits, Table, examples};
 use crate::device::PANEL_ROWS;
 use crate::error::{DataError, Result};
 use crate::model::{Model, ModelData};
 use crate::oracle::Settings;
 use crate::workbench::Workbench;
+use serde_json::json;
 
 /// The splits of a table as models take them.
 #[must_use]
@@ -18,6 +19,13 @@ pub fn model_data(table: &Table, splits: &Splits) -> ModelData {
         task: table.task.clone(),
         columns: table.columns.clone(),
     }
+}
+
+/// A hash of what a table is made of apart from its numbers: names of the columns, task and number of rows. The
+/// fingerprint is that of the source, of which two stores may hold different columns as the target.
+#[must_use]
+pub fn layout(table: &Table) -> String {
+    content_hash(&json!({ "columns": table.columns, "task": table.task, "rows": table.rows() }))
 }
 
 /// Rows that stay together in minibatches: panels of a table that was shuffled when it was stored, else single rows.
@@ -44,7 +52,8 @@ pub struct Opened {
 pub fn open(workbench: &Workbench, config: &CellConfig, settings: &Settings) -> Result<Opened> {
     let dataset = &config.dataset;
     let table = dataset.source.open(&workbench.datasets, &|_, _| ())?.table;
-    if table.fingerprint != dataset.fingerprint || table.order != dataset.order {
+    let same = table.fingerprint == dataset.fingerprint && table.order == dataset.order;
+    if !same || layout(&table) != dataset.layout {
         let finding = "its content is not what it was when the experiment was planned";
         return Err(DataError::new(&dataset.name, finding, "run the experiment again").into());
     }

@@ -6,8 +6,13 @@ use crate::oracle::SettingValue;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::time::Duration;
+
+/// A line on standard error. Where nobody reads it, or it cannot be written, that is no reason to stop.
+pub fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
 
 /// Positions of the current cell's bar.
 const PARTS: u64 = 1000;
@@ -92,7 +97,7 @@ impl Progress {
                     let _ = bars.all.println(line);
                 }
             }
-            None if !self.quiet => eprintln!("{line}"),
+            None if !self.quiet => say(line),
             None => {}
         }
     }
@@ -103,7 +108,7 @@ impl Progress {
             Some(bars) => {
                 let _ = bars.all.println(line);
             }
-            None if !self.quiet => eprintln!("{line}"),
+            None if !self.quiet => say(line),
             None => {}
         }
     }

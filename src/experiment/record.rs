@@ -32,6 +32,9 @@ pub struct DatasetRecord {
     pub simulated: bool,
     /// SHA-256 of what it was made from.
     pub fingerprint: String,
+    /// Hash of what was made of that: names of the columns, task and number of rows.
+    #[serde(default)]
+    pub layout: String,
     /// Whether the rows stand as in the source.
     pub order: RowOrder,
     /// The dataset as it is opened again.

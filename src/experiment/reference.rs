@@ -7,7 +7,7 @@
 use super::interrupt;
 use super::plan::Plan;
 use super::problem;
-use super::progress::Progress;
+use super::progress::{Progress, say};
 use super::record::{CellConfig, CellFolder, Values, read_json, write_json};
 use super::runner::Process;
 use super::trace;
@@ -17,7 +17,6 @@ use crate::optim::{OptimizerEntry, Step};
 use crate::oracle::{Oracle, SettingValue, Settings, Stream, stream};
 use crate::workbench::Workbench;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -52,17 +51,29 @@ const SOLVERS: [Solver; 2] = [
     },
 ];
 
+/// The method of a reference that no solver found: better than nothing, and looked for again in the next run.
+const SMALLEST_SEEN: &str = "the smallest objective that a cell of this experiment has seen";
+
+impl Reference {
+    /// The reference in a file, if a solver found it.
+    fn solved(path: &Path) -> Option<Self> {
+        read_json(path).ok().filter(|reference: &Self| reference.method != SMALLEST_SEEN)
+    }
+}
+
 /// The longest solve.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Solves every convex problem that has no reference yet or whose cells have run; true if the user stopped it.
-pub(super) fn solve_all(folder: &Path, plan: &Plan, touched: &BTreeSet<String>, progress: &Progress) -> Result<bool> {
+/// Solves every convex problem that has no reference yet, and looks again at those of which a cell has recorded
+/// something since; true if a solve was stopped.
+pub(super) fn solve_all(folder: &Path, plan: &Plan, progress: &Progress) -> Result<bool> {
     let references = folder.join("references");
     std::fs::create_dir_all(&references).map_err(Error::io(&references, "create"))?;
     for problem in plan.problems.iter().filter(|(_, convex)| **convex).map(|(problem, _)| problem) {
-        let known = references.join(format!("{problem}.json")).exists();
-        let Some(cell) = plan.cells.iter().find(|cell| cell.problem == *problem) else { continue };
-        if known && !touched.contains(problem) {
+        let path = references.join(format!("{problem}.json"));
+        let cells: Vec<_> = plan.cells.iter().filter(|cell| cell.problem == *problem).collect();
+        let Some(cell) = cells.first() else { continue };
+        if Reference::solved(&path).is_some() && is_newest(&path, folder, &cells) {
             continue;
         }
         progress.other(&format!("reference optimum of {} on {}", cell.model.label, cell.dataset.label));
@@ -70,7 +81,7 @@ pub(super) fn solve_all(folder: &Path, plan: &Plan, touched: &BTreeSet<String>, 
         let arguments = [("--dir", folder.as_os_str()), ("--cell", OsStr::new(&cell.cell))];
         let mut process = Process::start("reference", &arguments, cell.threads, &log)?;
         let end = process.attend(Some(LIMIT + Duration::from_secs(300)), |_| ())?;
-        if interrupt::count() > 0 {
+        if interrupt::count() > 0 || end.status.code() == Some(i32::from(Error::Interrupted.exit_code())) {
             return Ok(true);
         }
         if !end.status.success() {
@@ -80,16 +91,24 @@ pub(super) fn solve_all(folder: &Path, plan: &Plan, touched: &BTreeSet<String>, 
     Ok(false)
 }
 
+/// Whether a reference was written after all traces of these cells: then it has seen them.
+fn is_newest(reference: &Path, folder: &Path, cells: &[&CellConfig]) -> bool {
+    let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+    let Some(written) = modified(reference) else { return false };
+    let traces = cells.iter().map(|cell| CellFolder::new(folder.join("cells").join(&cell.cell)).trace());
+    traces.filter_map(|trace| modified(&trace)).all(|trace| trace < written)
+}
+
 /// Solves the problem of a cell and writes `references/PROBLEM.json`.
 ///
 /// # Errors
-/// If the cell's record or dataset cannot be read, or nothing finite was found.
+/// If the cell's record or dataset cannot be read, or nothing finite was found. [`Error::Interrupted`] if the user
+/// stopped it: nothing is written then.
 pub fn solve(workbench: &Workbench, folder: &Path, cell: &str) -> Result<()> {
     interrupt::install()?;
     let config: CellConfig = read_json(&CellFolder::new(folder.join("cells").join(cell)).config())?;
     let path = folder.join("references").join(format!("{}.json", config.problem));
-    let known: Option<Reference> = read_json(&path).ok();
-    let mut best = match known {
+    let mut best = match Reference::solved(&path) {
         Some(reference) => Some(reference),
         None => solve_problem(workbench, &config)?,
     };
@@ -99,7 +118,7 @@ pub fn solve(workbench: &Workbench, folder: &Path, cell: &str) -> Result<()> {
         // Where a solve came as far, the difference is rounding: the method stays its own.
         let method = match &best {
             Some(best) if best.objective - seen <= 1e-7 * seen.abs() => best.method.clone(),
-            _ => "the smallest objective that a cell of this experiment has seen".to_owned(),
+            _ => SMALLEST_SEEN.to_owned(),
         };
         let gradient_norm = best.and_then(|best| best.gradient_norm);
         best = Some(Reference { problem: config.problem.clone(), objective: seen, gradient_norm, method });
@@ -121,12 +140,13 @@ fn solve_problem(workbench: &Workbench, config: &CellConfig) -> Result<Option<Re
     for Solver { name, settings, most_steps } in SOLVERS {
         let Ok(entry) = workbench.optimizer(name) else { continue };
         if let Some(reason) = entry.needs.iter().find_map(|&need| opened.model.offers(need).err()) {
-            eprintln!("{name} does not fit: {reason}");
+            say(format_args!("{name} does not fit: {reason}"));
             continue;
         }
         match solve_with(&*opened.model, entry, settings, most_steps, config) {
             Ok(reference) => return Ok(Some(reference)),
-            Err(error) => eprintln!("{name}: {error}"),
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) => say(format_args!("{name}: {error}")),
         }
     }
     Ok(None)

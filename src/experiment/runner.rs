@@ -1,5 +1,6 @@
 //! Runs a plan: one process per cell, one after another; finished cells are not run twice, interrupted ones go on.
 
+use super::checkpoint::Checkpoint;
 use super::interrupt;
 use super::message::Message;
 use super::plan::Plan;
@@ -38,7 +39,7 @@ pub struct Outcome {
     pub failed: usize,
     /// Cells, of both kinds, that diverged.
     pub diverged: usize,
-    /// Whether the user stopped it.
+    /// Whether the user stopped it, or one of its processes.
     pub interrupted: bool,
 }
 
@@ -60,15 +61,19 @@ pub fn state_of(folder: &Path, config: &CellConfig) -> State {
     let old: Option<CellConfig> = read_json(&folder.config()).ok();
     let old_seconds = old.and_then(|config| config.budget.seconds).unwrap_or(f64::INFINITY);
     let seconds = config.budget.seconds.unwrap_or(f64::INFINITY);
-    let resumable = if folder.checkpoint().exists() { State::GoesOn } else { State::New };
-    let Some(result) = folder.read_result() else { return resumable };
+    let resumable = || match Checkpoint::read(&folder.checkpoint(), &config.cell) {
+        // One from beyond the budget, which has become smaller since, would tell of steps that the budget does not buy.
+        Some(checkpoint) if checkpoint.seconds.training < seconds => State::GoesOn,
+        _ => State::New,
+    };
+    let Some(result) = folder.read_result() else { return resumable() };
     match result.status {
         // Under a smaller budget it would have timed out.
         Status::Finished if result.train_seconds.is_some_and(|used| used > seconds) => State::New,
         Status::Finished | Status::Diverged => State::Done,
         Status::TimedOut if seconds == old_seconds => State::Done,
         Status::TimedOut if seconds < old_seconds => State::New,
-        Status::TimedOut | Status::Failed | Status::Interrupted => resumable,
+        Status::TimedOut | Status::Failed | Status::Interrupted => resumable(),
         Status::Skipped => State::New,
     }
 }
@@ -98,21 +103,19 @@ pub fn run(spec: &Spec, plan: &Plan, options: &Options) -> Result<Outcome> {
     }
 
     let mut outcome = Outcome::default();
-    let mut touched = BTreeSet::new();
     let mut progress = Progress::new(Names::new(plan.cells.iter()), plan.cells.len(), options.quiet);
     for config in &plan.cells {
         let cell = CellFolder::new(cell_path(folder, &config.cell));
         let state = if options.force { State::New } else { state_of(folder, config) };
         let result = match (state, cell.read_result()) {
             (State::Done, Some(result)) => relabel(&cell, config, result)?,
-            _ => {
-                touched.insert(config.problem.clone());
-                run_cell(config, &cell, state, &progress)?
-            }
+            _ => run_cell(config, &cell, state, &progress)?,
         };
         match result.status {
             Status::Failed => outcome.failed += 1,
             Status::Diverged => outcome.diverged += 1,
+            // Also where only the cell's own process was asked to stop: the others are run all the same.
+            Status::Interrupted => outcome.interrupted = true,
             _ => {}
         }
         let reused = state == State::Done;
@@ -127,7 +130,7 @@ pub fn run(spec: &Spec, plan: &Plan, options: &Options) -> Result<Outcome> {
             return Ok(outcome);
         }
     }
-    outcome.interrupted = reference::solve_all(folder, plan, &touched, &progress)?;
+    outcome.interrupted |= reference::solve_all(folder, plan, &progress)?;
     Ok(outcome)
 }
 
@@ -178,8 +181,9 @@ fn set_aside(folder: &Path, plan: &Plan) -> Result<()> {
 
 /// Removes what an earlier run of a cell left.
 fn clear(cell: &CellFolder) -> Result<()> {
-    // The result goes first: without it, the cell counts as not finished.
-    for path in [cell.result(), cell.checkpoint(), cell.trace(), cell.weights(), cell.log()] {
+    // The checkpoint goes first: killed in between, a cell without result would go on from it. Then the result: without
+    // it, the cell counts as not finished.
+    for path in [cell.checkpoint(), cell.result(), cell.trace(), cell.weights(), cell.log()] {
         remove_if_there(&path)?;
     }
     Ok(())
@@ -188,13 +192,14 @@ fn clear(cell: &CellFolder) -> Result<()> {
 /// A finished cell may have been given new labels since.
 fn relabel(cell: &CellFolder, config: &CellConfig, mut result: CellResult) -> Result<CellResult> {
     if read_json::<CellConfig>(&cell.config()).ok().as_ref() != Some(config) {
-        write_json(&cell.config(), config)?;
         let bare = CellResult::bare(config, result.status, "");
         result.experiment = bare.experiment;
         result.dataset = bare.dataset;
         result.model = bare.model;
         result.optimizer = bare.optimizer;
         write_json(&cell.result(), &result)?;
+        // Last: its labels tell whether there is anything left to do.
+        write_json(&cell.config(), config)?;
     }
     Ok(result)
 }
@@ -215,7 +220,8 @@ fn run_cell(config: &CellConfig, cell: &CellFolder, state: State, progress: &Pro
         metric = message.metric.clone().or(metric.take());
         progress.update(config, message, metric.as_ref());
     })?;
-    if let (Some(result), true) = (cell.read_result(), end.status.success()) {
+    // There was none before: a result is the cell's own and whole, whatever became of its process afterwards.
+    if let Some(result) = cell.read_result() {
         return Ok(result);
     }
     let (status, reason) = if end.hung {
@@ -225,9 +231,23 @@ fn run_cell(config: &CellConfig, cell: &CellFolder, state: State, progress: &Pro
     } else {
         (Status::Failed, crash(end.status, &cell.log()))
     };
+    if status != Status::Interrupted {
+        // What an earlier attempt left does not belong to this result.
+        remove_if_there(&cell.trace())?;
+        remove_if_there(&cell.weights())?;
+    }
     let result = CellResult::bare(config, status, reason);
     write_json(&cell.result(), &result)?;
     Ok(result)
+}
+
+/// The program that is running: on Linux its very file, even where a new build has taken the name since.
+fn this_program() -> Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if cfg!(target_os = "linux") && running.exists() {
+        return Ok(running.to_owned());
+    }
+    std::env::current_exe().map_err(Error::io("this program", "find"))
 }
 
 /// What is known of a process that ended without a result: how it ended and the last lines it printed.
@@ -262,10 +282,10 @@ impl Process {
     /// this process.
     pub fn start(verb: &str, arguments: &[(&str, &std::ffi::OsStr)], threads: usize, log: &Path) -> Result<Self> {
         use std::os::unix::process::CommandExt;
-        let program = std::env::current_exe().map_err(Error::io("this program", "find"))?;
+        let program = this_program()?;
         let log = OpenOptions::new().create(true).append(true).open(log).map_err(Error::io(log, "open"))?;
         let mut command = Command::new(&program);
-        command.arg(verb);
+        command.arg0(env!("CARGO_PKG_NAME")).arg(verb);
         for (name, value) in arguments {
             command.arg(name).arg(value);
         }

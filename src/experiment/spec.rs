@@ -213,7 +213,8 @@ impl Spec {
             let finding = format!("there is no `budget`, and `{}` has none of its own", optimizer.name);
             return Err(Error::config(path.display(), finding, format!("`budget` takes {}", Budget::ACCEPTS)));
         }
-        let sizes = [&spec.models, &spec.optimizers].map(|parts| parts.iter().map(ComponentSpec::size).sum::<usize>());
+        let sizes = [&spec.models, &spec.optimizers]
+            .map(|parts| parts.iter().map(ComponentSpec::size).fold(0, usize::saturating_add));
         let cells =
             sizes.iter().fold(spec.seeds.len() * spec.datasets.len(), |cells, size| cells.saturating_mul(*size));
         if cells > MOST_CELLS {
@@ -427,8 +428,9 @@ fn component(section: &Section<'_>, kind: &str, names: &[&'static str], has_budg
     let mut grid = BTreeMap::new();
     for field in section.rest() {
         let values: Vec<_> = field.items().iter().map(Field::scalar).collect::<Result<_>>()?;
-        if values.is_empty() {
-            return Err(field.refuse("a value, or an array of at least one"));
+        let is_repeated = |(index, value): (usize, &SettingValue)| values[..index].contains(value);
+        if values.is_empty() || values.iter().enumerate().any(is_repeated) {
+            return Err(field.refuse("a value, or an array of distinct ones"));
         }
         grid.insert(field.key.clone(), values);
     }

@@ -7,14 +7,14 @@ use super::runs::{Cell, Labelled, Runs, Status};
 use super::style::{SeriesStyle, series_style};
 use super::units;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The cells on one dataset.
 #[derive(Debug, Clone)]
 pub struct Dataset<'a> {
     /// What reports call it.
     pub name: String,
-    /// Number of rows, where the options state it.
+    /// Number of rows of all parts together, where the record states it.
     pub rows: Option<u64>,
     /// Its models, the smallest first.
     pub models: Vec<Model<'a>>,
@@ -73,12 +73,16 @@ impl Dataset<'_> {
 #[must_use]
 pub fn datasets(runs: &Runs) -> Vec<Dataset<'_>> {
     let mut styles: BTreeMap<String, usize> = BTreeMap::new();
-    let by_dataset = partition(runs.cells.iter(), |cell| identity(&cell.config.dataset));
-    let dataset_names = distinct_names(&by_dataset, |cell| label(cell, &cell.result.dataset, &cell.config.dataset));
+    let by_dataset = partition(runs.cells.iter(), |cell| dataset_identity(&cell.config.dataset));
+    let dataset_names = distinct_names(&by_dataset, |cell| {
+        (label(cell, &cell.result.dataset, &cell.config.dataset), dataset_options(&cell.config.dataset))
+    });
     let mut datasets = Vec::new();
     for (cells, name) in by_dataset.iter().zip(dataset_names) {
         let by_model = partition(cells.iter().copied(), |cell| identity(&cell.config.model));
-        let model_names = distinct_names(&by_model, |cell| label(cell, &cell.result.model, &cell.config.model));
+        let model_names = distinct_names(&by_model, |cell| {
+            (label(cell, &cell.result.model, &cell.config.model), cell.config.model.options.clone())
+        });
         let mut models = Vec::new();
         for (cells, name) in by_model.iter().zip(model_names) {
             let key = |cell: &Cell| {
@@ -87,7 +91,7 @@ pub fn datasets(runs: &Runs) -> Vec<Dataset<'_>> {
             };
             let by_optimizer = partition(cells.iter().copied(), key);
             let names = distinct_names(&by_optimizer, |cell| {
-                let (label, _) = label(cell, &cell.result.optimizer, &cell.config.optimizer);
+                let label = label(cell, &cell.result.optimizer, &cell.config.optimizer);
                 (label, cell.config.hyperparameters.clone())
             });
             let series = by_optimizer.into_iter().zip(names).map(|(cells, name)| {
@@ -98,28 +102,93 @@ pub fn datasets(runs: &Runs) -> Vec<Dataset<'_>> {
             models.push(Model { name, series: series.collect() });
         }
         models.sort_by_key(|model| model.parameters().unwrap_or(u64::MAX));
-        let rows = cells.iter().find_map(|cell| cell.config.dataset.options.get("rows")?.as_u64());
-        let rows = rows.filter(|_| !name.contains(" rows"));
+        let rows = cells.iter().find_map(|cell| total_rows(&cell.config.dataset));
+        let rows = rows.filter(|_| !name.contains(", rows "));
         datasets.push(Dataset { name, rows, models });
     }
     datasets
 }
 
-/// The label a report shows, and the options beside it.
-fn label(cell: &Cell, reported: &str, configured: &Labelled) -> (String, Map<String, Value>) {
+/// The label a report shows.
+fn label(cell: &Cell, reported: &str, configured: &Labelled) -> String {
     let label = if reported.is_empty() || cell.result_text.is_none() { configured.label() } else { reported };
-    (label.to_owned(), options(configured))
-}
-
-/// The options without those that only choose a part of the rows to hold out.
-fn options(part: &Labelled) -> Map<String, Value> {
-    let mut options = part.options.clone();
-    options.retain(|key, _| key != "fold" && key != "seed");
-    options
+    label.to_owned()
 }
 
 fn identity(part: &Labelled) -> String {
-    format!("{}{}{}", part.name, part.label(), Value::Object(options(part)))
+    format!("{}{}{}", part.name, part.label(), Value::Object(part.options.clone()))
+}
+
+/// What a dataset is, whichever of its folds tests: the fold decides how many rows each part has, and nothing else.
+fn dataset_identity(dataset: &Labelled) -> String {
+    let mut options = dataset.options.clone();
+    options.remove("rows");
+    if let Some(folds) = options.get_mut("split").and_then(|split| split.get_mut("folds")?.as_object_mut()) {
+        folds.remove("fold");
+    }
+    format!("{}{}{:?}{}", dataset.name, dataset.label(), total_rows(dataset), Value::Object(options))
+}
+
+/// Rows to train on, for validation and for testing, together.
+fn total_rows(dataset: &Labelled) -> Option<u64> {
+    dataset.options.get("rows")?.as_array()?.iter().map(Value::as_u64).sum()
+}
+
+/// What a name may say to tell a dataset from another of its label: a few words for each thing that people choose.
+/// Whatever else the record holds follows from these or is no reading matter.
+fn dataset_options(dataset: &Labelled) -> Map<String, Value> {
+    let mut words = Map::new();
+    let mut add = |key: &str, text: String| words.insert(key.to_owned(), Value::String(text));
+    if let Some(rows) = total_rows(dataset) {
+        add("rows", units::count(rows));
+    }
+    let source = dataset.options.get("source");
+    if let Some(seed) = source.and_then(|source| source.get("seed")?.as_u64()) {
+        add("seed", seed.to_string());
+    }
+    let file = source.and_then(|source| source.get("file"));
+    if let Some(path) = file.and_then(|file| file.get("path")?.as_str()) {
+        add("in", folder_name(path));
+    }
+    let read = file.and_then(|file| file.get("read")?.as_object());
+    // Beside the path, what is read and how.
+    for (key, value) in read.into_iter().flatten().filter(|(key, _)| *key != "dense_limit") {
+        add(key, short(value));
+    }
+    if let Some((kind, rule)) = dataset.options.get("split").and_then(|split| split.as_object()?.iter().next()) {
+        add("split", split_words(kind, rule));
+    }
+    words
+}
+
+/// The folder that a file lies in, by its own name.
+fn folder_name(path: &str) -> String {
+    let folder = std::path::Path::new(path).parent().and_then(|folder| folder.file_name());
+    folder.map_or_else(|| "/".to_owned(), |folder| folder.to_string_lossy().into_owned())
+}
+
+/// A split as it stands in a record, in a few words.
+fn split_words(kind: &str, rule: &Value) -> String {
+    let number = |key: &str| rule.get(key).and_then(Value::as_f64).map(|value| units::significant(value, 4));
+    let list = |keys: &[&str]| keys.iter().filter_map(|key| number(key)).collect::<Vec<_>>().join("/");
+    let range = |key: &str| {
+        let bounds: Vec<_> = rule.get(key)?.as_array()?.iter().map(short).collect();
+        Some(bounds.join("–"))
+    };
+    let seed = number("seed").filter(|seed| seed != "0").map(|seed| format!(" seed {seed}")).unwrap_or_default();
+    match kind {
+        "fractions" => {
+            let how = if rule.get("stratified") == Some(&Value::Bool(true)) { "stratified" } else { "at random" };
+            format!("{} {how}{seed}", list(&["train", "validation", "test"]))
+        }
+        "last" => format!("last {}", list(&["validation", "test"])),
+        "ranges" => ["train", "validation", "test"].into_iter().filter_map(range).collect::<Vec<_>>().join("/"),
+        "folds" => {
+            let share = number("validation").map(|share| format!(" validation {share}{seed}")).unwrap_or_default();
+            format!("{} folds{share}", number("count").unwrap_or_default())
+        }
+        other => other.to_owned(),
+    }
 }
 
 /// Parts with equal keys, in the order in which each key first comes.
@@ -136,14 +205,16 @@ fn partition<'a>(cells: impl Iterator<Item = &'a Cell>, key: impl Fn(&Cell) -> S
     parts
 }
 
-/// A name for each part: its label, followed, where several parts share a label, by the options in which those differ.
-/// A label is taken from a cell with a result where there is one, which knows more than a plan does.
+/// A name for each part: its label, followed, where several parts share a label, by the options in which those differ;
+/// by a number, where what differs is nothing that a name can say. A label is taken from a cell with a result where there
+/// is one, which knows more than a plan does.
 fn distinct_names(parts: &[Vec<&Cell>], describe: impl Fn(&Cell) -> (String, Map<String, Value>)) -> Vec<String> {
     let described: Vec<(String, Map<String, Value>)> = parts
         .iter()
         .filter_map(|cells| cells.iter().find(|cell| cell.result_text.is_some()).or(cells.first()))
         .map(|cell| describe(cell))
         .collect();
+    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
     described
         .iter()
         .map(|(label, options)| {
@@ -153,6 +224,11 @@ fn distinct_names(parts: &[Vec<&Cell>], describe: impl Fn(&Cell) -> (String, Map
                 .filter(|(key, value)| rivals.iter().any(|rival| rival.get(*key) != Some(value)))
                 .map(|(key, value)| format!("{} {}", key.replace('_', " "), short(value)));
             std::iter::once(label.clone()).chain(differing).collect::<Vec<_>>().join(", ")
+        })
+        .map(|name| {
+            let count = taken.entry(name.clone()).or_default();
+            *count += 1;
+            if *count > 1 { format!("{name} ({count})") } else { name }
         })
         .collect()
 }
@@ -172,20 +248,48 @@ fn short(value: &Value) -> String {
 /// How many seeds and folds stand behind the medians of these series, in words.
 #[must_use]
 pub fn replicates<'a>(models: impl IntoIterator<Item = &'a Model<'a>>) -> String {
-    let mut fewest = usize::MAX;
-    let mut most = 0;
-    let mut folds = false;
+    let (mut folds, mut seeds) = (Counts::default(), Counts::default());
     for series in models.into_iter().flat_map(|model| &model.series) {
-        fewest = fewest.min(series.cells.len());
-        most = most.max(series.cells.len());
-        folds |= series.cells.iter().any(|cell| cell.config.fold.is_some());
+        let distinct = |number: &dyn Fn(&Cell) -> Option<u64>| {
+            series.cells.iter().filter_map(|cell| number(cell)).collect::<BTreeSet<_>>().len()
+        };
+        folds.add(distinct(&|cell| cell.config.fold));
+        seeds.add(distinct(&|cell| Some(cell.config.seed)));
     }
-    let noun = if folds { "fold" } else { "seed" };
-    match (fewest, most) {
+    match (folds.most, seeds.most) {
         (_, 0) => "no cells".to_owned(),
-        (1, 1) => format!("one {noun} each"),
-        _ if fewest == most => format!("medians of {most} {noun}s"),
-        _ => format!("medians of {fewest} to {most} {noun}s"),
+        (0, 1) => "one seed each".to_owned(),
+        (0, _) => format!("medians of {}", seeds.words("seed")),
+        (1, 1) => "one fold each".to_owned(),
+        (1, _) => format!("medians of {} in one fold", seeds.words("seed")),
+        (_, 1) => format!("medians of {}", folds.words("fold")),
+        _ => format!("medians of {} with {} each", folds.words("fold"), seeds.words("seed")),
+    }
+}
+
+/// The fewest and the most of something among series.
+struct Counts {
+    fewest: usize,
+    most: usize,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { fewest: usize::MAX, most: 0 }
+    }
+}
+
+impl Counts {
+    fn add(&mut self, count: usize) {
+        self.fewest = self.fewest.min(count);
+        self.most = self.most.max(count);
+    }
+
+    /// `3 seeds`, `1 to 3 seeds`.
+    fn words(&self, noun: &str) -> String {
+        let Self { fewest, most } = self;
+        let ending = if *most == 1 { "" } else { "s" };
+        if fewest == most { format!("{most} {noun}{ending}") } else { format!("{fewest} to {most} {noun}{ending}") }
     }
 }
 

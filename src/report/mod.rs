@@ -77,13 +77,21 @@ fn heading(runs: &Runs, dataset: &Dataset<'_>) -> Heading {
     Heading { title: runs.question.clone().unwrap_or_else(|| runs.name.clone()), subtitle }
 }
 
-/// Draws all figures into `out/NAME/` as SVG and PNG, with `summary.md` beside them, and lists in `out/index.md` every
+/// The name of a run's report: that of the run's folder, so that two runs of one experiment do not share a report.
+fn report_name(runs: &Runs) -> String {
+    let folder = runs.folder.canonicalize().ok();
+    let name = folder.as_ref().and_then(|folder| folder.file_name()).map(|name| name.to_string_lossy().into_owned());
+    file_name(&name.unwrap_or_else(|| runs.name.clone()))
+}
+
+/// Draws all figures into `out/NAME/`, where NAME is that of the run's folder, as SVG and PNG, with `summary.md` beside
+/// them, and lists in `out/index.md` every
 /// report that `out` holds. Each file is written under another name first and then renamed. Returns the files written.
 ///
 /// # Errors
 /// [`Error::Io`] where a file cannot be written.
 pub fn write_report(runs: &Runs, out: &Path) -> Result<Vec<PathBuf>> {
-    let folder = out.join(file_name(&runs.name));
+    let folder = out.join(report_name(runs));
     fs::create_dir_all(&folder).map_err(Error::io(&folder, "create"))?;
     let figures = figures(runs);
     let mut written = Vec::new();

@@ -179,9 +179,25 @@ impl Sketch {
     pub fn write(&self, folder: &Path, finished: bool) -> PathBuf {
         let cell = folder.join("cells").join(self.id());
         fs::create_dir_all(&cell).expect("a folder");
+        // As a run on 20,000 simulated events writes it, with the standard split or with folds.
+        let (split, rows) = match self.fold {
+            None => (
+                json!({ "ranges": { "train": [0, 14_000], "validation": [14_000, 17_000], "test": [17_000, 20_000] } }),
+                [14_000, 3000, 3000],
+            ),
+            // The folds' sizes differ by a row where they do not divide the rows.
+            Some(fold) => {
+                (json!({ "folds": { "count": 7, "fold": fold, "seed": 0 } }), [14_285 + fold, 2858 - fold, 2857])
+            }
+        };
         let config = json!({
             "cell": self.id(), "experiment": "higgs-logistic",
-            "dataset": { "name": "higgs-sim", "label": self.dataset, "rows": 20_000, "fold": self.fold },
+            "dataset": {
+                "name": "higgs-sim", "label": self.dataset, "simulated": true,
+                "fingerprint": "11bfee4f0ddd04d5dbbe099be536da7f93e0caa023d107506ec0b81cc7d628ba",
+                "order": "as_read", "layout": "0123456789abcdef",
+                "source": { "registered": "higgs-sim", "rows": 20_000 }, "split": split, "rows": rows,
+            },
             "model": { "name": "logistic", "label": self.model },
             "optimizer": { "name": self.optimizer.to_lowercase(), "label": self.optimizer },
             "hyperparameters": self.hyperparameters, "problem": self.problem(), "seed": self.seed,
