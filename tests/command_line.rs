@@ -68,8 +68,8 @@ fn the_experiments_in_the_program_are_planned() {
     let plan: serde_json::Value =
         serde_json::from_str(&place.succeed(&["run", "quickstart", "--dry-run", "--format", "json"])).unwrap();
     let of = |name: &str| plan["cells"].as_array().unwrap().iter().filter(|c| c["optimizer"]["name"] == name).count();
-    // Three seeds for those that draw, one for those that do not.
-    assert_eq!([of("sgd"), of("irls"), of("admm"), of("hessian-free")], [3, 1, 1, 3]);
+    // Two models; three seeds for those that draw, one for those that do not.
+    assert_eq!([of("sgd"), of("irls"), of("admm"), of("hessian-free")], [6, 2, 2, 6]);
     assert!(!place.path().join("runs").exists(), "a dry run writes nothing");
     let table = place.succeed(&["run", "quickstart", "--dry-run"]);
     assert!(table.contains("higgs-sim (simulated)") && table.contains("to run"), "{table}");
