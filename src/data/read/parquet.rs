@@ -1,6 +1,7 @@
 //! Parquet through polars: numeric and boolean columns become features, the target may also be text.
 //!
-//! Rows are read in slices, so that memory stays bounded for files with many row groups.
+//! Rows are read in slices, so that memory stays bounded for files with many row groups; columns that are not used are not
+//! decoded. Damage makes polars panic in places: such a panic is caught and told as damage.
 
 use super::labels::{Dictionary, RawTargets, label_name, too_many_classes};
 use super::layout::{Columns, Role, assign, place};
@@ -9,7 +10,10 @@ use super::source::{Source, open_file};
 use super::{Format, Missing, Outcome, Progress, ReadOptions, TaskKind};
 use crate::error::{DataError, Result};
 use polars::prelude::{Column, DataFrame, DataType, ParquetReader, PolarsError, SerReader};
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::sync::Once;
 
 /// Numbers in a slice.
 const SLICE: usize = 1 << 23;
@@ -27,12 +31,9 @@ pub(super) fn read(
         let finding = "the file does not begin with the magic number PAR1 of Parquet";
         return Err(DataError::new(path, finding, "force another format, or fetch the file again").into());
     }
-    let damaged = |error: PolarsError| {
-        DataError::new(path, format!("not a readable Parquet file ({error})"), "fetch or write the file again")
-    };
     let reader = || -> Result<ParquetReader<std::fs::File>> { Ok(ParquetReader::new(open_file(path)?.0)) };
-    let total = reader()?.num_rows().map_err(damaged)?;
-    let schema = reader()?.schema().map_err(damaged)?;
+    let mut opened = reader()?;
+    let (total, schema) = guarded(path, || Ok((opened.num_rows()?, opened.schema()?)))?;
     let names: Vec<String> = schema.iter_names().map(ToString::to_string).collect();
     if names.is_empty() {
         return Err(DataError::new(path, "no columns", "a table needs a target and at least one feature").into());
@@ -41,14 +42,24 @@ pub(super) fn read(
     rows.begin(&columns.features)?;
     let mut target = Target { options, values: None, dictionary: Dictionary::default() };
     let (mut count, mut dropped) = (0, 0);
-    let slice = (SLICE / columns.names.len()).max(1);
+    let used: Vec<String> = (columns.names.iter().zip(&columns.roles))
+        .filter(|(_, role)| **role != Role::Skip)
+        .map(|(name, _)| name.clone())
+        .collect();
+    let slice = (SLICE / used.len().max(1)).max(1);
     for start in (0..total).step_by(slice) {
         let wanted_rows = (start, slice.min(total - start));
-        let frame = reader()?.with_slice(Some(wanted_rows)).finish().map_err(damaged)?;
+        let reader = reader()?.with_columns(Some(used.clone())).with_slice(Some(wanted_rows));
+        let frame = guarded(path, || reader.finish())?;
+        if frame.height() != wanted_rows.1 {
+            let finding = format!("it states {total} rows, and ends after {}", start + frame.height());
+            return Err(DataError::new(path, finding, DAMAGE_REMEDY).into());
+        }
         let mut batch = Batch::new(path, &columns, start, frame.height());
         batch.fill(&frame, options.missing)?;
         if let Some(column) = columns.target {
-            target.take(&batch, column, &frame.columns()[column])?;
+            let values = guarded(path, || frame.column(&columns.names[column]))?;
+            target.take(&batch, column, values)?;
         }
         count += batch.kept.iter().filter(|&&kept| kept).count();
         dropped += batch.kept.iter().filter(|&&kept| !kept).count() as u64;
@@ -66,6 +77,38 @@ pub(super) fn read(
         dropped,
         fingerprint: source.finish()?,
     })
+}
+
+const DAMAGE_REMEDY: &str = "fetch or write the file again";
+
+/// What polars answers; its errors and panics as damage of the file.
+fn guarded<T>(path: &Path, ask: impl FnOnce() -> Result<T, PolarsError>) -> Result<T> {
+    thread_local!(static ASKING: Cell<bool> = const { Cell::new(false) });
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            // Those of this thread are told as errors; those of polars' own threads come back to it.
+            let is_polars = std::thread::current().name().is_some_and(|name| name.starts_with("polars"));
+            if !is_polars && !ASKING.get() {
+                usual(panic);
+            }
+        }));
+    });
+    ASKING.set(true);
+    let answer = std::panic::catch_unwind(AssertUnwindSafe(ask));
+    ASKING.set(false);
+    let finding = match answer {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(error)) => format!("not a readable Parquet file ({error})"),
+        Err(_) => "not a readable Parquet file (its parts contradict each other)".to_owned(),
+    };
+    Err(DataError::new(path, finding, DAMAGE_REMEDY).into())
+}
+
+/// Whether a column holds numbers, or what stands for them.
+fn is_number(kind: &DataType) -> bool {
+    kind.is_primitive_numeric() || kind.is_bool() || kind.is_decimal()
 }
 
 /// Some rows of the file.
@@ -94,18 +137,18 @@ impl<'a> Batch<'a> {
     fn fill(&mut self, frame: &DataFrame, missing: Missing) -> Result<()> {
         let width = self.columns.features.len();
         for (column, &role) in self.columns.roles.iter().enumerate().filter(|(_, role)| **role != Role::Skip) {
-            let series = &frame.columns()[column];
+            let series = guarded(self.path, || frame.column(&self.columns.names[column]))?;
             let feature = if let Role::Feature(feature) = role { Some(feature) } else { None };
             let kind = series.dtype();
-            if feature.is_some() && !kind.is_primitive_numeric() && !kind.is_bool() {
+            if feature.is_some() && !is_number(kind) {
                 let finding = format!("a column of type {kind} is no feature");
                 let remedy = "exclude the column, or name it as the target";
                 let at = place(&self.columns.names, column);
                 return Err(DataError::new(self.path, finding, remedy).at_column(at).into());
             }
-            let numbers = if kind.is_primitive_numeric() || kind.is_bool() {
+            let numbers = if is_number(kind) {
                 // Straight to f32: the nearest to what the file holds.
-                Some(to_floats(series, &DataType::Float32).map_err(|e| self.error(column, 0, &e.to_string(), ""))?)
+                Some(guarded(self.path, || to_floats(series, &DataType::Float32))?)
             } else {
                 None
             };
@@ -150,8 +193,7 @@ impl Target<'_> {
     fn take(&mut self, batch: &Batch<'_>, at: usize, column: &Column) -> Result<()> {
         let refuse = |finding: String, remedy: &str| batch.error(at, 0, &finding, remedy);
         let kind = column.dtype();
-        let numeric = kind.is_primitive_numeric() || kind.is_bool();
-        let named = self.options.task == Some(TaskKind::Classification) || !numeric;
+        let named = self.options.task == Some(TaskKind::Classification) || !is_number(kind);
         let empty = if named { RawTargets::names() } else { RawTargets::numbers() };
         let targets = self.values.get_or_insert(empty);
         let kept = |row: usize| batch.kept[row];
