@@ -73,14 +73,29 @@ pub struct Opened {
 
 impl Choice {
     /// A registered name or a path, as the command line takes it: a name if there is one, else a path.
-    #[must_use]
-    pub fn from_argument(entries: &[DatasetEntry], text: &str, read: ReadOptions) -> Self {
-        let source = if entries.iter().any(|entry| entry.name == text) && read == ReadOptions::default() {
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a registered name with options, which its entry states; [`Error::Data`] where it is neither
+    /// a registered name nor a path to anything.
+    pub fn from_argument(entries: &[DatasetEntry], text: &str, read: ReadOptions) -> Result<Self> {
+        let source = if entries.iter().any(|entry| entry.name == text) {
+            let given = given_options(&read);
+            if !given.is_empty() {
+                let does = if given.len() == 1 { "does" } else { "do" };
+                let finding =
+                    format!("{does} not apply to the registered dataset {text}: its entry says how it is read");
+                let remedy = format!("leave it out; for a file of this name give its path, ./{text}");
+                return Err(Error::config(given.join(", "), finding, remedy));
+            }
             Source::Registered(text.to_owned())
         } else {
-            Source::File { path: text.into(), read }
+            let path = PathBuf::from(text);
+            if !path.exists() {
+                return Err(missing(entries, &path));
+            }
+            Source::File { path, read }
         };
-        Self { source, rows: None, seed: None }
+        Ok(Self { source, rows: None, seed: None })
     }
 
     /// What reports call it, before "(simulated)".
@@ -186,6 +201,22 @@ impl Choice {
             None => SplitSpec::Fractions { train: 0.7, validation: 0.15, test: 0.15, seed: 1, stratified: false },
         })
     }
+}
+
+/// The options given, by their names on the command line.
+fn given_options(read: &ReadOptions) -> Vec<&'static str> {
+    let standard = ReadOptions::default();
+    let options = [
+        ("--as", read.format != standard.format),
+        ("--target", read.target != standard.target),
+        ("--header", read.header != standard.header),
+        ("--task", read.task != standard.task),
+        ("--drop-missing", read.missing != standard.missing),
+        ("--exclude", read.exclude != standard.exclude),
+        ("--features", read.features != standard.features),
+        ("--dense-limit", read.dense_limit != standard.dense_limit),
+    ];
+    options.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
 }
 
 /// A path that does not exist may be a mistyped name.

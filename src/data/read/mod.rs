@@ -33,7 +33,7 @@ use sink::MemorySink;
 use std::path::Path;
 
 /// What the targets are to be taken for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskKind {
     /// Targets are names of classes, whatever they look like.
@@ -64,7 +64,8 @@ pub struct ReadOptions {
     pub target: Option<String>,
     /// Whether the first line holds column names; `None` recognizes it.
     pub header: Option<bool>,
-    /// What the targets are; by default classes if they are texts or at most [`MAX_NUMERIC_CLASSES`] integers.
+    /// What the targets are; by default classes if they are texts, at most [`MAX_NUMERIC_CLASSES`] integers, or whole
+    /// numbers in an IDX file.
     pub task: Option<TaskKind>,
     /// What happens to missing values.
     pub missing: Missing,
@@ -201,6 +202,7 @@ fn check_options(format: Format, options: &ReadOptions) -> Result<()> {
         ("header", options.header.is_some(), &[Format::Csv, Format::Tsv]),
         ("missing (--drop-missing)", options.missing != Missing::Refuse, &[Format::Csv, Format::Tsv, Format::Parquet]),
         ("features", options.features.is_some(), &[Format::Libsvm]),
+        ("dense_limit", options.dense_limit != DENSE_LIMIT, &[Format::Libsvm]),
         ("task", options.task.is_some(), &[Format::Csv, Format::Tsv, Format::Parquet, Format::Libsvm, Format::Idx]),
     ];
     for (key, given, formats) in given {
@@ -226,8 +228,14 @@ pub(in crate::data) fn encode_targets(
     let Some(targets) = &outcome.targets else {
         return Err(DataError::new(path, "no target column", "name the target column").into());
     };
+    // IDX is made for labelled images: its whole numbers are classes however many there are.
+    let whole = || match targets {
+        RawTargets::Numbers { values, .. } => values.iter().all(|value| value.fract() == 0.0),
+        RawTargets::Names { .. } => false,
+    };
+    let by_format = || (outcome.format == Format::Idx && whole()).then_some(TaskKind::Classification);
     targets
-        .classify(options.task)
+        .classify(options.task.or_else(by_format))
         .map_err(|(finding, remedy)| DataError::new(path, finding, remedy).at_column(name).into())
 }
 
