@@ -103,3 +103,78 @@ fn a_file_without_a_registered_checksum_is_compared_with_the_recorded_one() {
     assert_eq!(output.status.code(), Some(3), "{message}");
     assert!(message.contains(digest) && message.contains("is recorded") && message.contains("sonar.csv"), "{message}");
 }
+
+#[test]
+fn missing_values_are_described_by_column() {
+    let place = Place::new();
+    place.write("a.csv", "x,empty,z,label\n1,NA,0,a\n?,,4,b\n3,,nan,a\n5,,8,\n");
+    let describe = |arguments: &[&str]| -> Value {
+        let command = [&["data", "describe"], arguments, &["--format", "json"]].concat();
+        serde_json::from_str(&place.succeed(&command)).unwrap()
+    };
+    let found = describe(&["a.csv"]);
+    // The row without a label is left out; the others stay.
+    assert_eq!((&found["rows"], &found["missing"], &found["dropped_rows"]), (&3.into(), &5.into(), &1.into()));
+    let [x, empty, z] = &found["columns"].as_array().unwrap()[..] else { panic!("three columns") };
+    assert_eq!((&x["missing"], &empty["missing"], &z["missing"]), (&1.into(), &3.into(), &1.into()));
+    let numbers = |column: &Value| ["min", "mean", "sd", "max"].map(|key| column[key].as_f64());
+    assert_eq!(numbers(x), [1.0, 2.0, 1.0, 3.0].map(Some));
+    assert_eq!(numbers(z), [0.0, 2.0, 2.0, 4.0].map(Some));
+    assert_eq!(numbers(empty), [None; 4]);
+    let rows: u64 = x["histogram"].as_array().unwrap().iter().map(|rows| rows.as_u64().unwrap()).sum();
+    assert_eq!((rows, &x["distinct"], &z["zeros"]), (2, &2.into(), &1.into()));
+    let text = place.succeed(&["data", "describe", "a.csv"]);
+    assert!(text.contains("5 missing values") && text.contains("1 rows left out"), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("  column") && line.contains("missing")), "{text}");
+
+    place.write("b.csv", "x,label\n1,a\n,b\n3,b\n");
+    let full = describe(&["b.csv", "--drop-missing"]);
+    assert_eq!((&full["rows"], &full["missing"], &full["dropped_rows"]), (&2.into(), &0.into(), &1.into()));
+    // Whatever is for training refuses them still, and no experiment file can ask for them.
+    let message = place.fail(3, &["data", "import", "a.csv", "--out", "a.store"]);
+    assert!(message.contains("missing"), "{message}");
+    assert!(serde_json::from_str::<parsimony::data::ReadOptions>(r#"{"missing": "keep"}"#).is_err());
+}
+
+/// Rows of the layout of the sonar dataset, all features of which are `value`.
+fn sonar(rows: usize, value: u8) -> String {
+    (0..rows)
+        .map(|row| format!("{}{}\n", format!("{value},").repeat(60), if row % 2 == 0 { "M" } else { "R" }))
+        .collect()
+}
+
+#[test]
+fn a_registered_file_cut_short_is_refused() {
+    let place = Place::new();
+    std::fs::create_dir(place.path().join("libsvm")).unwrap();
+    place.write("libsvm/sonar.csv", sonar(207, 1));
+    for arguments in [&["data", "describe", "sonar"][..], &["data", "import", "sonar"]] {
+        let output = place.command(arguments).env("PARSIMONY_DATA_DIR", place.path()).output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{message}");
+        assert!(message.contains("sonar.csv") && message.contains("207 rows"), "{message}");
+        assert!(message.contains("has 208") && message.contains("data fetch sonar"), "{message}");
+    }
+    assert!(!place.path().join("cache/stores/sonar.store").exists(), "no store of a file that was refused");
+}
+
+#[test]
+fn a_cached_store_serves_the_file_it_was_imported_from_alone() {
+    let place = Place::new();
+    for (folder, value) in [("a", 1), ("b", 2)] {
+        std::fs::create_dir_all(place.path().join(folder).join("libsvm")).unwrap();
+        place.write(&format!("{folder}/libsvm/sonar.csv"), sonar(208, value));
+    }
+    let run = |folder: &str, arguments: &[&str]| {
+        // A relative folder: the store remembers where it was.
+        let output = place.command(arguments).env("PARSIMONY_DATA_DIR", folder).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let maximum = |folder| run(folder, &["data", "describe", "sonar", "--format", "json"])["columns"][0]["max"].clone();
+    run("a", &["data", "import", "sonar", "--format", "json"]);
+    assert_eq!((maximum("a"), maximum("b")), (1.0.into(), 2.0.into()));
+    // Gone to save space: what was imported is all there is.
+    std::fs::remove_file(place.path().join("a/libsvm/sonar.csv")).unwrap();
+    assert_eq!(maximum("a"), 1.0);
+}

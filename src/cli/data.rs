@@ -6,7 +6,7 @@ use crate::data::open::{self, Choice, Source, cached_store};
 use crate::data::read::{DENSE_LIMIT, TaskKind};
 use crate::data::registry::{DataPlaces, Kind, find_in, locate, readable_bytes};
 use crate::data::store::{self, ImportOptions, ImportReport, StoreLabel, StoreWriter};
-use crate::data::{self, Format as DataFormat, ReadOptions, Table, higgs_sim};
+use crate::data::{self, Description, Format as DataFormat, ReadOptions, Table, higgs_sim};
 use crate::error::{DataError, Error, Result};
 use crate::workbench::Workbench;
 use clap::Subcommand;
@@ -196,8 +196,8 @@ fn describe(
         }
         return describe_texts(data, &paths, format);
     }
-    let table = choice.open(&workbench.datasets, &|_, _| ())?.table;
-    let description = data::describe(&table);
+    let (opened, dropped_rows) = choice.open_to_describe(&workbench.datasets, &|_, _| ())?;
+    let description = Description { dropped_rows, ..data::describe(&opened.table) };
     match format {
         Format::Json => output::json(&description),
         Format::Table => output::text(&format!("{description}\n")),
