@@ -243,7 +243,7 @@ fn data_that_cannot_be_used_is_named() {
     let place = Place::new();
     assert!(place.fail(3, &["data", "describe", "nowhere.csv"]).contains("nowhere.csv"));
     place.write("gap.csv", "1,2,3\n0,,1\n1,2,2\n");
-    let message = place.fail(3, &["data", "describe", "gap.csv"]);
+    let message = place.fail(3, &["data", "import", "gap.csv", "--out", "gap.store"]);
     assert!(message.contains("gap.csv, line 2, column 2"), "{message}");
     assert!(place.succeed(&["data", "describe", "gap.csv", "--drop-missing"]).contains('2'));
     let message = place.fail(2, &["data", "fetch", "mnits"]);

@@ -1,11 +1,12 @@
 //! `data`: datasets listed, described, fetched, imported, generated and verified.
 
 use super::{Format, list, option_error, output};
-use crate::data::fetch::{FetchOptions, ProgressLine, fetch_all};
+use crate::data::fetch::{FetchOptions, ProgressLine, fetch_all, recorded_sha256};
 use crate::data::open::{self, Choice, Source, cached_store};
-use crate::data::registry::{DataPlaces, find_in, locate, readable_bytes};
+use crate::data::read::{DENSE_LIMIT, TaskKind};
+use crate::data::registry::{DataPlaces, Kind, find_in, locate, readable_bytes};
 use crate::data::store::{self, ImportOptions, ImportReport, StoreLabel, StoreWriter};
-use crate::data::{self, Format as DataFormat, ReadOptions, Table, higgs_sim};
+use crate::data::{self, Description, Format as DataFormat, ReadOptions, Table, higgs_sim};
 use crate::error::{DataError, Error, Result};
 use crate::workbench::Workbench;
 use clap::Subcommand;
@@ -115,12 +116,21 @@ struct ReadArguments {
     /// Whether the first line holds column names
     #[arg(long, value_name = "YES")]
     header: Option<bool>,
+    /// What the target is, where that is not to be recognized
+    #[arg(long, value_enum)]
+    task: Option<TaskKind>,
     /// Leave rows out in which a value is missing
     #[arg(long)]
     drop_missing: bool,
     /// Columns to leave out, by name or number
     #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
     exclude: Vec<String>,
+    /// The number of features of a LIBSVM file whose rows never mention the last ones
+    #[arg(long, value_name = "N")]
+    features: Option<usize>,
+    /// The most bytes that sparse input may take once dense
+    #[arg(long, value_name = "BYTES", default_value_t = DENSE_LIMIT)]
+    dense_limit: u64,
 }
 
 impl ReadArguments {
@@ -130,9 +140,11 @@ impl ReadArguments {
             format: self.as_format,
             target: self.target.clone(),
             header: self.header,
+            task: self.task,
             missing,
             exclude: self.exclude.clone(),
-            ..ReadOptions::default()
+            features: self.features,
+            dense_limit: self.dense_limit,
         }
     }
 }
@@ -177,29 +189,54 @@ fn describe(
     rows: Option<usize>,
     format: Format,
 ) -> Result<()> {
-    let choice = Choice { rows, ..Choice::from_argument(&workbench.datasets, data, read.options()) };
-    if let Source::File { path, read } = &choice.source
-        && path.exists()
-        && read.format.map_or_else(|| data::read::detect(path), Ok)? == DataFormat::Text
-    {
-        let corpus = data::read_text(path)?;
-        let text = corpus.text();
-        let (bytes, characters, lines) = (corpus.bytes().len(), text.chars().count(), text.lines().count());
-        return match format {
-            Format::Json => output::json(&serde_json::json!({
-                "name": corpus.name, "fingerprint": corpus.fingerprint,
-                "bytes": bytes, "characters": characters, "lines": lines,
-            })),
-            Format::Table => {
-                output::text(&format!("{data}: a text of {bytes} bytes, {characters} characters, {lines} lines\n"))
-            }
-        };
+    let choice = Choice { rows, ..Choice::from_argument(&workbench.datasets, data, read.options())? };
+    if let Some(paths) = texts(workbench, &choice)? {
+        if rows.is_some() {
+            return Err(option_error("--rows", format!("{data} is a text, which has no rows"), "leave it out"));
+        }
+        return describe_texts(data, &paths, format);
     }
-    let table = choice.open(&workbench.datasets, &|_, _| ())?.table;
-    let description = data::describe(&table);
+    let (opened, dropped_rows) = choice.open_to_describe(&workbench.datasets, &|_, _| ())?;
+    let description = Description { dropped_rows, ..data::describe(&opened.table) };
     match format {
         Format::Json => output::json(&description),
         Format::Table => output::text(&format!("{description}\n")),
+    }
+}
+
+/// The files of a text, registered or not; `None` for a table.
+fn texts(workbench: &Workbench, choice: &Choice) -> Result<Option<Vec<PathBuf>>> {
+    match &choice.source {
+        Source::Registered(name) => {
+            let entry = find_in(&workbench.datasets, name)?;
+            (entry.kind == Kind::Corpus).then(|| locate(entry)).transpose()
+        }
+        Source::File { path, read } => {
+            let format = read.format.map_or_else(|| data::read::detect(path), Ok)?;
+            Ok((format == DataFormat::Text).then(|| vec![path.clone()]))
+        }
+    }
+}
+
+/// A line or a JSON object for each file of a text: registered ones may consist of several.
+fn describe_texts(name: &str, paths: &[PathBuf], format: Format) -> Result<()> {
+    let (mut lines, mut objects) = (String::new(), Vec::new());
+    for path in paths {
+        let corpus = data::read_text(path)?;
+        let text = corpus.text();
+        let (bytes, characters, count) = (corpus.bytes().len(), text.chars().count(), text.lines().count());
+        let place = if Path::new(name) == path { String::new() } else { format!(" ({})", path.display()) };
+        let sizes = format!("{bytes} bytes, {characters} characters, {count} lines");
+        lines.push_str(&format!("{name}{place}: a text of {sizes}\n"));
+        objects.push(serde_json::json!({
+            "name": name, "path": path, "fingerprint": corpus.fingerprint,
+            "bytes": bytes, "characters": characters, "lines": count,
+        }));
+    }
+    match (format, &objects[..]) {
+        (Format::Table, _) => output::text(&lines),
+        (Format::Json, [one]) => output::json(one),
+        (Format::Json, several) => output::json(&several),
     }
 }
 
@@ -225,7 +262,7 @@ fn import(
         bar.set_length(total);
         bar.set_position(done);
     };
-    let choice = Choice::from_argument(&workbench.datasets, data, read.options());
+    let choice = Choice::from_argument(&workbench.datasets, data, read.options())?;
     let report = match (&choice.source, out) {
         (Source::Registered(name), out) => {
             let entry = find_in(&workbench.datasets, name)?;
@@ -329,7 +366,7 @@ fn fetch(workbench: &Workbench, name: &str, dir: Option<&Path>, mirror: Option<&
 }
 
 fn verify(workbench: &Workbench, data: &str) -> Result<()> {
-    let choice = Choice::from_argument(&workbench.datasets, data, ReadOptions::default());
+    let choice = Choice::from_argument(&workbench.datasets, data, ReadOptions::default())?;
     let name = match &choice.source {
         Source::File { path, .. } => {
             let bytes = store::verify(path)?;
@@ -354,11 +391,16 @@ fn verify(workbench: &Workbench, data: &str) -> Result<()> {
         };
         let as_served = path.ends_with(&file.path);
         let found = sha256(&path)?;
-        text.push_str(&match pinned.filter(|_| as_served) {
-            Some(pinned) if *pinned == found => format!("{}: as registered\n", path.display()),
-            Some(pinned) => {
-                let finding = format!("its SHA-256 is {found}, where {pinned} is registered");
-                let remedy = format!("remove it and run `parsimony data fetch {name}`");
+        let expected = match pinned.filter(|_| as_served) {
+            Some(pinned) => Some((pinned.clone(), "registered", "")),
+            // What the first download brought stands beside the file.
+            None => recorded_sha256(&path)?.map(|recorded| (recorded, "recorded", " and the .sha256 file beside it")),
+        };
+        text.push_str(&match expected {
+            Some((expected, how, _)) if expected == found => format!("{}: as {how}\n", path.display()),
+            Some((expected, how, record)) => {
+                let finding = format!("its SHA-256 is {found}, where {expected} is {how}");
+                let remedy = format!("remove it{record} and run `parsimony data fetch {name}`");
                 return Err(DataError::new(&path, finding, remedy).into());
             }
             None => format!("{}: nothing to compare with; SHA-256 {found}\n", path.display()),

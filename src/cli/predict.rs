@@ -118,7 +118,7 @@ fn folders(path: &Path) -> Vec<PathBuf> {
 
 /// The columns wanted, in that order, of a file or a registered dataset.
 fn features(workbench: &Workbench, data: &str, wanted: &[String]) -> Result<Panels> {
-    let choice = Choice::from_argument(&workbench.datasets, data, ReadOptions::default());
+    let choice = Choice::from_argument(&workbench.datasets, data, ReadOptions::default())?;
     if let Source::File { path, read } = &choice.source {
         return Ok(read_features(path, read, wanted)?.0);
     }

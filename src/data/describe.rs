@@ -26,8 +26,10 @@ pub struct Description {
     pub fingerprint: String,
     /// Number of rows.
     pub rows: usize,
-    /// Feature values that are missing (NaN). Readers let none through; only a store written by other means has any.
+    /// Feature values that are missing (NaN). A table read for anything but its description has none.
     pub missing: u64,
+    /// Rows of the file left out because a value was missing: any value if asked for, else the target.
+    pub dropped_rows: u64,
     /// Whether the rows stand as in the source.
     pub order: RowOrder,
     /// Names of the classes and their rows; empty for a regression.
@@ -47,7 +49,7 @@ pub struct ClassCount {
     pub rows: u64,
 }
 
-/// One column.
+/// One column; all but `missing` is about the values present, and numbers that none of them gives are not finite.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ColumnSummary {
     /// Its name.
@@ -76,7 +78,7 @@ pub fn describe(table: &Table) -> Description {
     let rows = table.rows();
     let all = |features| Examples { features, targets: table.targets.clone(), range: 0..rows };
     let summaries = |examples: &Examples, names: &[String]| -> Vec<ColumnSummary> {
-        let moments = moments(examples);
+        let moments = moments(examples, Moments::of_present);
         (0..names.len()).into_par_iter().map(|c| summarize(examples, c, &names[c], &moments[c])).collect()
     };
     let (classes, target) = match &table.task {
@@ -98,6 +100,7 @@ pub fn describe(table: &Table) -> Description {
         fingerprint: table.fingerprint.clone(),
         rows,
         missing: columns.iter().map(|column| column.missing).sum(),
+        dropped_rows: 0,
         order: table.order,
         classes,
         target,
@@ -137,7 +140,7 @@ fn summarize(examples: &Examples, column: usize, name: &str, moments: &Moments) 
     ColumnSummary {
         name: name.to_owned(),
         min,
-        mean: moments.mean,
+        mean: if moments.count > 0.0 { moments.mean } else { f64::NAN },
         sd: moments.deviation(),
         max,
         missing,
@@ -173,10 +176,12 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// About five significant digits, without an exponent where that stays short.
+/// About five significant digits, without an exponent where that stays short; a dash where there is no number.
 fn short(value: f64) -> String {
     let size = value.abs();
-    if size == 0.0 {
+    if !size.is_finite() {
+        "-".into()
+    } else if size == 0.0 {
         "0".into()
     } else if value.fract() == 0.0 && size < 1e7 {
         format!("{value}")
@@ -192,8 +197,11 @@ impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let simulated = if self.simulated { "  SIMULATED" } else { "" };
         writeln!(f, "{}{simulated}", self.name)?;
-        let missing = if self.missing == 0 { "no".to_owned() } else { grouped(self.missing) };
-        writeln!(f, "  {} rows, {} features, {missing} missing values", grouped(self.rows as u64), self.columns.len())?;
+        let lacking = if self.missing == 0 { "no".to_owned() } else { grouped(self.missing) };
+        writeln!(f, "  {} rows, {} features, {lacking} missing values", grouped(self.rows as u64), self.columns.len())?;
+        if self.dropped_rows > 0 {
+            writeln!(f, "  {} rows left out because a value was missing", grouped(self.dropped_rows))?;
+        }
         if let RowOrder::Shuffled { seed } = self.order {
             writeln!(f, "  rows shuffled at import by seed {seed}")?;
         }
@@ -208,21 +216,31 @@ impl fmt::Display for Description {
         }
         let columns = || self.target.iter().chain(&self.columns);
         let width = columns().take(SHOWN).map(|c| c.name.chars().count()).max().unwrap_or(0).clamp(6, 32);
+        // Most tables lack nothing: they are spared the column.
+        let missing = |text: &str| if self.missing > 0 { format!(" {text:>12}") } else { String::new() };
         writeln!(
             f,
-            "  {:<width$} {:>10} {:>10} {:>10} {:>10} {:>12} {:>8}  histogram",
-            "column", "min", "mean", "sd", "max", "zeros", "distinct"
+            "  {:<width$} {:>10} {:>10} {:>10} {:>10}{} {:>12} {:>8}  histogram",
+            "column",
+            "min",
+            "mean",
+            "sd",
+            "max",
+            missing("missing"),
+            "zeros",
+            "distinct"
         )?;
         for column in columns().take(SHOWN) {
             let distinct = column.distinct.map_or_else(|| format!(">{DISTINCT_LIMIT}"), |count| count.to_string());
             writeln!(
                 f,
-                "  {:<width$} {:>10} {:>10} {:>10} {:>10} {:>12} {distinct:>8}  {}",
+                "  {:<width$} {:>10} {:>10} {:>10} {:>10}{} {:>12} {distinct:>8}  {}",
                 column.name,
                 short(column.min.into()),
                 short(column.mean),
                 short(column.sd),
                 short(column.max.into()),
+                missing(&grouped(column.missing)),
                 grouped(column.zeros),
                 blocks(&column.histogram)
             )?;

@@ -135,6 +135,14 @@ pub fn fetch(entry: &DatasetEntry, file: &DataFile, options: &FetchOptions) -> R
     Ok(target.path)
 }
 
+/// The SHA-256 in `NAME.sha256` beside a file, where its first download recorded one.
+///
+/// # Errors
+/// [`Error::Io`] where the record cannot be read.
+pub fn recorded_sha256(path: &Path) -> Result<Option<String>> {
+    read_record(&path.with_added_extension("sha256"))
+}
+
 /// The size and the SHA-256 that a file must have, where known.
 struct Pin {
     bytes: Option<u64>,

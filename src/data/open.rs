@@ -3,7 +3,7 @@
 
 use super::higgs_sim;
 use super::locate::cache_dir;
-use super::read::{ReadOptions, hex, read};
+use super::read::{ReadOptions, hex, read, read_to_describe};
 use super::registry::{DatasetEntry, Kind, Part, Role, find_in, locate};
 use super::store;
 use super::{Format, RowOrder, SplitSpec, Table, Task};
@@ -73,14 +73,29 @@ pub struct Opened {
 
 impl Choice {
     /// A registered name or a path, as the command line takes it: a name if there is one, else a path.
-    #[must_use]
-    pub fn from_argument(entries: &[DatasetEntry], text: &str, read: ReadOptions) -> Self {
-        let source = if entries.iter().any(|entry| entry.name == text) && read == ReadOptions::default() {
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a registered name with options, which its entry states; [`Error::Data`] where it is neither
+    /// a registered name nor a path to anything.
+    pub fn from_argument(entries: &[DatasetEntry], text: &str, read: ReadOptions) -> Result<Self> {
+        let source = if entries.iter().any(|entry| entry.name == text) {
+            let given = given_options(&read);
+            if !given.is_empty() {
+                let does = if given.len() == 1 { "does" } else { "do" };
+                let finding =
+                    format!("{does} not apply to the registered dataset {text}: its entry says how it is read");
+                let remedy = format!("leave it out; for a file of this name give its path, ./{text}");
+                return Err(Error::config(given.join(", "), finding, remedy));
+            }
             Source::Registered(text.to_owned())
         } else {
-            Source::File { path: text.into(), read }
+            let path = PathBuf::from(text);
+            if !path.exists() {
+                return Err(missing(entries, &path));
+            }
+            Source::File { path, read }
         };
-        Self { source, rows: None, seed: None }
+        Ok(Self { source, rows: None, seed: None })
     }
 
     /// What reports call it, before "(simulated)".
@@ -100,6 +115,31 @@ impl Choice {
     /// [`Error::Config`] for an unknown name or an option that does not apply; [`Error::Data`] for files that are
     /// missing or cannot be used.
     pub fn open(&self, entries: &[DatasetEntry], progress: &dyn Fn(u64, u64)) -> Result<Opened> {
+        self.open_by(entries, progress, &mut |path, options| read(path, options))
+    }
+
+    /// Opens the dataset to describe it: missing values in a file of one's own are NaN, and the number of its rows left
+    /// out because of one is returned as well.
+    ///
+    /// # Errors
+    /// As [`Choice::open`].
+    pub fn open_to_describe(&self, entries: &[DatasetEntry], progress: &dyn Fn(u64, u64)) -> Result<(Opened, u64)> {
+        let mut dropped_rows = 0;
+        let opened = self.open_by(entries, progress, &mut |path, options| {
+            let (table, dropped) = read_to_describe(path, options)?;
+            dropped_rows = dropped;
+            Ok(table)
+        })?;
+        Ok((opened, dropped_rows))
+    }
+
+    /// `read_file` reads a file of one's own.
+    fn open_by(
+        &self,
+        entries: &[DatasetEntry],
+        progress: &dyn Fn(u64, u64),
+        read_file: &mut dyn FnMut(&Path, &ReadOptions) -> Result<Table>,
+    ) -> Result<Opened> {
         let opened = match &self.source {
             Source::Registered(name) => {
                 let entry = find_in(entries, name)?;
@@ -116,7 +156,7 @@ impl Choice {
                 if !path.exists() {
                     return Err(missing(entries, path));
                 }
-                let table = read(path, options)?;
+                let table = read_file(path, options)?;
                 Opened { files: vec![(Role::All, table.rows())], table }
             }
         };
@@ -188,6 +228,22 @@ impl Choice {
     }
 }
 
+/// The options given, by their names on the command line.
+fn given_options(read: &ReadOptions) -> Vec<&'static str> {
+    let standard = ReadOptions::default();
+    let options = [
+        ("--as", read.format != standard.format),
+        ("--target", read.target != standard.target),
+        ("--header", read.header != standard.header),
+        ("--task", read.task != standard.task),
+        ("--drop-missing", read.missing != standard.missing),
+        ("--exclude", read.exclude != standard.exclude),
+        ("--features", read.features != standard.features),
+        ("--dense-limit", read.dense_limit != standard.dense_limit),
+    ];
+    options.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+}
+
 /// A path that does not exist may be a mistyped name.
 fn missing(entries: &[DatasetEntry], path: &Path) -> Error {
     let text = path.to_string_lossy();
@@ -211,27 +267,47 @@ fn open_registered(entry: &DatasetEntry, progress: &dyn Fn(u64, u64)) -> Result<
     let cached = cached_store(&entry.name);
     if let ([file], Some(cached)) = (&entry.files[..], cached) {
         let current = match &paths {
-            Ok(paths) => is_newer(&cached, &paths[0]),
+            Ok(paths) => is_import_of(&cached, &paths[0]),
+            // Whoever removed the source to save space still has what was imported from it.
             Err(_) => cached.exists(),
         };
         let large = matches!(&paths, Ok(paths) if paths[0].metadata().is_ok_and(|m| m.len() > IMPORT_BYTES));
-        if large && !current && file.part == Part::Both {
+        let imported = large && !current && file.part == Part::Both;
+        if imported {
             import(entry, &cached, None, progress)?;
         }
-        if current || cached.exists() && large {
+        if current || imported {
             let table = named(store::open(&cached)?, entry)?;
+            check_rows(entry, table.rows(), std::slice::from_ref(&cached))?;
             return Ok(Opened { files: vec![(file.role, table.rows())], table });
         }
     }
     let (mut tables, mut files) = (Vec::new(), Vec::new());
-    for (file, path) in entry.files.iter().zip(paths?) {
+    let paths = paths?;
+    let mut read_paths = Vec::new();
+    for (file, path) in entry.files.iter().zip(&paths) {
         if file.part != Part::Targets {
-            let table = read(&path, &read_options(entry))?;
+            let table = read(path, &read_options(entry))?;
             files.push((file.role, table.rows()));
             tables.push(table);
+            read_paths.push(path.clone());
         }
     }
-    Ok(Opened { table: named(concatenate(&entry.name, tables)?, entry)?, files })
+    let table = named(concatenate(&entry.name, tables)?, entry)?;
+    check_rows(entry, table.rows(), &read_paths)?;
+    Ok(Opened { table, files })
+}
+
+/// A file that was cut short would move whatever is counted from its end, such as the last 500,000 rows of HIGGS.
+fn check_rows(entry: &DatasetEntry, rows: usize, paths: &[PathBuf]) -> Result<()> {
+    let Some(expected) = entry.rows.filter(|&expected| expected != rows as u64) else { return Ok(()) };
+    let finding = format!("{rows} rows, where the dataset `{}` has {expected}", entry.name);
+    let remedy = format!(
+        "the file is cut short or another one: remove it and run `parsimony data fetch {}`, or give it by its path",
+        entry.name
+    );
+    let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    Err(DataError::new(paths.join(", "), finding, remedy).into())
 }
 
 /// Imports a registered dataset of one file into a store, its rows shuffled by a seed if there is one.
@@ -248,17 +324,28 @@ pub fn import(
         let remedy = "import its files one by one, by path";
         return Err(Error::config(format!("dataset `{}`", entry.name), "it is not one file", remedy));
     };
+    // The store remembers its source, whatever folder a later run starts in.
+    let path = &std::path::absolute(path).map_err(Error::io(path, "find"))?;
     if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
     }
     let options = store::ImportOptions { read: read_options(entry), shuffle, name: Some(entry.name.clone()) };
-    store::import(path, out, &options, progress)
+    let report = store::import(path, out, &options, progress)?;
+    if let Err(error) = check_rows(entry, report.rows, std::slice::from_ref(path)) {
+        std::fs::remove_file(out).map_err(Error::io(out, "delete"))?;
+        return Err(error);
+    }
+    Ok(report)
 }
 
-/// Whether `derived` exists and was written after `source`.
-fn is_newer(derived: &Path, source: &Path) -> bool {
+/// Whether the store at `cached` was imported from `source`, as it is now.
+fn is_import_of(cached: &Path, source: &Path) -> bool {
     let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
-    matches!((modified(derived), modified(source)), (Some(derived), Some(source)) if derived >= source)
+    let newer = matches!((modified(cached), modified(source)), (Some(cached), Some(source)) if cached >= source);
+    // A store that cannot be read is as good as none.
+    let origin =
+        || store::inspect(cached).ok().and_then(|header| Path::new(&header.provenance.source).canonicalize().ok());
+    newer && origin().is_some_and(|origin| source.canonicalize().is_ok_and(|source| source == origin))
 }
 
 /// How the files of a registered dataset are read.

@@ -50,6 +50,12 @@ impl Moments {
         Self { count, mean, squares, min, max }
     }
 
+    /// The moments of the values present, those that are not NaN.
+    pub(super) fn of_present(values: &[f32]) -> Self {
+        let present: Vec<f32> = values.iter().copied().filter(|value| !value.is_nan()).collect();
+        Self::of(&present)
+    }
+
     /// The moments of both sets of rows together.
     pub(super) fn and(self, next: Self) -> Self {
         if self.count == 0.0 {
@@ -75,8 +81,9 @@ impl Moments {
     }
 }
 
-/// Moments of every column over the rows of `examples`; the same at any number of threads.
-pub(super) fn moments(examples: &Examples) -> Vec<Moments> {
+/// Moments of every column over the rows of `examples`, `of` taking those of a piece of a column; the same at any number
+/// of threads.
+pub(super) fn moments(examples: &Examples, of: impl Fn(&[f32]) -> Moments + Sync) -> Vec<Moments> {
     let (columns, rows) = (examples.features.columns(), &examples.range);
     let panels: Vec<usize> = (rows.start / PANEL_ROWS..rows.end.div_ceil(PANEL_ROWS)).collect();
     let chunks: Vec<Vec<Moments>> = panels
@@ -89,7 +96,7 @@ pub(super) fn moments(examples: &Examples) -> Vec<Moments> {
                 let last = (rows.end - base).min(PANEL_ROWS);
                 let values = examples.features.panel(panel);
                 for (column, total) in values.chunks_exact(PANEL_ROWS).zip(&mut total) {
-                    *total = total.and(Moments::of(&column[first..last]));
+                    *total = total.and(of(&column[first..last]));
                 }
             }
             total
@@ -104,7 +111,7 @@ impl Standardization {
     /// Fits means and scales on `examples`. Without any row, all means are 0 and all scales 1.
     #[must_use]
     pub fn fit(examples: &Examples) -> Self {
-        let moments = moments(examples);
+        let moments = moments(examples, Moments::of);
         let constant = moments.iter().enumerate().filter(|(_, m)| m.min >= m.max).map(|(column, _)| column).collect();
         let mean = moments.iter().map(|m| if m.min == m.max { f64::from(m.min) } else { m.mean }).collect();
         let scale = moments.iter().map(|m| if m.min < m.max { m.deviation() } else { 1.0 }).collect();

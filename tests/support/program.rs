@@ -56,6 +56,7 @@ impl Place {
     }
 
     /// The cells of `runs/NAME` as `summary --format json` prints them.
+    #[allow(dead_code, reason = "not every test that runs the program runs an experiment")]
     pub fn cells(&self, run: &str) -> Vec<Value> {
         let text = self.succeed(&["summary", &format!("runs/{run}"), "--format", "json"]);
         serde_json::from_str(&text).expect("JSON")

@@ -33,7 +33,7 @@ pub(super) fn read(
     rows.begin(&columns)?;
 
     let first_line = layout.skip_lines + 1;
-    let parser = Parser { drop_missing: options.missing == Missing::DropRows, width: columns.len(), layout };
+    let parser = Parser { missing: options.missing, width: columns.len(), layout };
     let mut targets = target.map(|_| parser.labels());
     let mut dictionary = Dictionary::default();
     let mut count = 0;
@@ -62,7 +62,7 @@ struct Parser {
     layout: Layout,
     /// Features in a row.
     width: usize,
-    drop_missing: bool,
+    missing: Missing,
 }
 
 /// A row under way: its label waits for the features to be good.
@@ -112,7 +112,9 @@ impl LineParser for Parser {
                     return block;
                 }
             };
-            if row.missing == 0 {
+            // A row that lacks its label is of no use even to a description.
+            let labelled = labels.is_none() || row.label.is_some();
+            if row.missing == 0 || self.missing == Missing::Keep && labelled {
                 block.rows += 1;
                 match (row.label, &mut labels) {
                     (Some(Label::Number(exact, nearest)), Some(labels)) => labels.push_number(exact, nearest),
@@ -122,7 +124,7 @@ impl LineParser for Parser {
             } else {
                 block.values.truncate(start);
                 block.missing += row.missing;
-                if self.drop_missing {
+                if self.missing != Missing::Refuse {
                     block.dropped += 1;
                 } else if let Some(mut problem) = row.problem {
                     problem.line = block.lines;
@@ -164,7 +166,11 @@ impl Parser {
                         let (field, end) = next_field(text, at, self.layout.delimiter);
                         match classify::<f32>(&field) {
                             Field::Number(value) => features[feature] = value,
-                            found => self.refuse(text, start, column, &field, &found, &mut row)?,
+                            found => {
+                                self.refuse(text, start, column, &field, &found, &mut row)?;
+                                // Seen by descriptions alone: other rows that lack a value are not kept.
+                                features[feature] = f32::NAN;
+                            }
                         }
                         end
                     }

@@ -33,7 +33,7 @@ use sink::MemorySink;
 use std::path::Path;
 
 /// What the targets are to be taken for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskKind {
     /// Targets are names of classes, whatever they look like.
@@ -51,6 +51,10 @@ pub enum Missing {
     Refuse,
     /// Leave such rows out; how many is reported.
     DropRows,
+    /// Keep such rows with NaN where a feature is missing, and leave out those without a target (CSV, TSV). Nothing can
+    /// be trained on such a table: it serves a description alone, and no file can ask for it.
+    #[serde(skip)]
+    Keep,
 }
 
 /// How a file is to be read; the default recognizes everything from the file itself.
@@ -64,7 +68,8 @@ pub struct ReadOptions {
     pub target: Option<String>,
     /// Whether the first line holds column names; `None` recognizes it.
     pub header: Option<bool>,
-    /// What the targets are; by default classes if they are texts or at most [`MAX_NUMERIC_CLASSES`] integers.
+    /// What the targets are; by default classes if they are texts, at most [`MAX_NUMERIC_CLASSES`] integers, or whole
+    /// numbers in an IDX file.
     pub task: Option<TaskKind>,
     /// What happens to missing values.
     pub missing: Missing,
@@ -119,15 +124,32 @@ pub(in crate::data) type Progress<'a> = &'a dyn Fn(u64, u64);
 /// [`DataError`] with file, line, column, finding and remedy for anything that cannot be used as it is: see the
 /// module's documentation.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Table> {
+    Ok(read_counted(path, options)?.0)
+}
+
+/// Reads a table to describe it: missing values of a text table are NaN instead of a reason to refuse it, unless the
+/// options have such rows left out. Also returns the number of rows left out.
+///
+/// # Errors
+/// As [`read`].
+pub(in crate::data) fn read_to_describe(path: &Path, options: &ReadOptions) -> Result<(Table, u64)> {
+    let format = options.format.map_or_else(|| detect(path), Ok)?;
+    let keeps = matches!(format, Format::Csv | Format::Tsv) && options.missing == Missing::Refuse;
+    let missing = if keeps { Missing::Keep } else { options.missing };
+    read_counted(path, &ReadOptions { format: Some(format), missing, ..options.clone() })
+}
+
+/// The table and the number of rows left out.
+fn read_counted(path: &Path, options: &ReadOptions) -> Result<(Table, u64)> {
     let format = options.format.map_or_else(|| detect(path), Ok)?;
     if format == Format::Store {
         check_options(format, options)?;
-        return super::store::open(path);
+        return Ok((super::store::open(path)?, 0));
     }
     let mut sink = MemorySink::default();
     let outcome = read_into(path, options, None, &mut sink, &|_, _| {})?;
     let (targets, task) = encode_targets(path, options, &outcome)?;
-    Ok(Table {
+    let table = Table {
         name: path.display().to_string(),
         simulated: false,
         fingerprint: outcome.fingerprint,
@@ -136,7 +158,8 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Table> {
         task,
         columns: outcome.columns,
         order: RowOrder::AsRead,
-    })
+    };
+    Ok((table, outcome.dropped))
 }
 
 /// Reads the columns `wanted`, in that order, and the targets where the file has them: raw rows for a prediction.
@@ -201,6 +224,7 @@ fn check_options(format: Format, options: &ReadOptions) -> Result<()> {
         ("header", options.header.is_some(), &[Format::Csv, Format::Tsv]),
         ("missing (--drop-missing)", options.missing != Missing::Refuse, &[Format::Csv, Format::Tsv, Format::Parquet]),
         ("features", options.features.is_some(), &[Format::Libsvm]),
+        ("dense_limit", options.dense_limit != DENSE_LIMIT, &[Format::Libsvm]),
         ("task", options.task.is_some(), &[Format::Csv, Format::Tsv, Format::Parquet, Format::Libsvm, Format::Idx]),
     ];
     for (key, given, formats) in given {
@@ -226,8 +250,14 @@ pub(in crate::data) fn encode_targets(
     let Some(targets) = &outcome.targets else {
         return Err(DataError::new(path, "no target column", "name the target column").into());
     };
+    // IDX is made for labelled images: its whole numbers are classes however many there are.
+    let whole = || match targets {
+        RawTargets::Numbers { values, .. } => values.iter().all(|value| value.fract() == 0.0),
+        RawTargets::Names { .. } => false,
+    };
+    let by_format = || (outcome.format == Format::Idx && whole()).then_some(TaskKind::Classification);
     targets
-        .classify(options.task)
+        .classify(options.task.or_else(by_format))
         .map_err(|(finding, remedy)| DataError::new(path, finding, remedy).at_column(name).into())
 }
 
