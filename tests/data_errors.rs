@@ -421,9 +421,9 @@ fn parquet_columns_of_every_numeric_type_are_numbers_and_unused_ones_do_no_harm(
     let table = read(&path, &ReadOptions { exclude: vec!["text".into()], ..plain() }).unwrap();
     assert_eq!(table.columns.len(), kinds.len());
     assert_eq!(table.task, Task::Classes(vec!["0".into(), "1".into()]));
-    for column in 0..kinds.len() {
+    for (column, kind) in kinds.iter().enumerate() {
         let values: Vec<f32> = (0..4).map(|row| table.features.get(row, column)).collect();
-        assert_eq!(values, [1.0, 2.0, 3.0, 4.0], "{:?}", kinds[column]);
+        assert_eq!(values, [1.0, 2.0, 3.0, 4.0], "{kind}");
     }
     refused("kinds.parquet", &bytes, &plain(), ", column 9 (text)", "is no feature");
 }
