@@ -178,3 +178,18 @@ fn a_cached_store_serves_the_file_it_was_imported_from_alone() {
     std::fs::remove_file(place.path().join("a/libsvm/sonar.csv")).unwrap();
     assert_eq!(maximum("a"), 1.0);
 }
+
+#[test]
+fn missing_values_of_a_parquet_file_are_described_too() {
+    use polars::prelude::ParquetWriter;
+    let mut frame =
+        polars::df!("x" => [Some(1.0f64), None, Some(3.0)], "label" => [Some("a"), Some("b"), None]).unwrap();
+    let mut bytes = Vec::new();
+    ParquetWriter::new(&mut bytes).finish(&mut frame).unwrap();
+    let place = Place::new();
+    place.write("gaps.parquet", bytes);
+    let text = place.succeed(&["data", "describe", "gaps.parquet", "--format", "json", "--task", "classification"]);
+    let found: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&found["rows"], &found["missing"], &found["dropped_rows"]), (&2.into(), &1.into(), &1.into()));
+    assert!(place.fail(3, &["data", "import", "gaps.parquet", "--out", "a.store"]).contains("gaps.parquet"));
+}

@@ -51,8 +51,8 @@ pub enum Missing {
     Refuse,
     /// Leave such rows out; how many is reported.
     DropRows,
-    /// Keep such rows with NaN where a feature is missing, and leave out those without a target (CSV, TSV). Nothing can
-    /// be trained on such a table: it serves a description alone, and no file can ask for it.
+    /// Keep such rows with NaN where a feature is missing, and leave out those without a target (CSV, TSV, Parquet).
+    /// Nothing can be trained on such a table: it serves a description alone, and no file can ask for it.
     #[serde(skip)]
     Keep,
 }
@@ -134,7 +134,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Table> {
 /// As [`read`].
 pub(in crate::data) fn read_to_describe(path: &Path, options: &ReadOptions) -> Result<(Table, u64)> {
     let format = options.format.map_or_else(|| detect(path), Ok)?;
-    let keeps = matches!(format, Format::Csv | Format::Tsv) && options.missing == Missing::Refuse;
+    let keeps = matches!(format, Format::Csv | Format::Tsv | Format::Parquet) && options.missing == Missing::Refuse;
     let missing = if keeps { Missing::Keep } else { options.missing };
     read_counted(path, &ReadOptions { format: Some(format), missing, ..options.clone() })
 }

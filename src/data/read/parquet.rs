@@ -163,7 +163,10 @@ impl<'a> Batch<'a> {
                         let finding = format!("the value is missing ({count} nulls in these rows of the column)");
                         return Err(self.error(column, row, &finding, remedy).into());
                     }
-                    self.kept[row] = false;
+                    match feature.filter(|_| missing == Missing::Keep) {
+                        Some(feature) => self.values[row * width + feature] = f32::NAN,
+                        None => self.kept[row] = false,
+                    }
                 } else if value.is_infinite() {
                     let remedy = "correct or remove the row, or rescale the column";
                     return Err(self.error(column, row, "not a finite 32-bit number", remedy).into());
