@@ -1,7 +1,21 @@
 //! How much memory there is, so that what cannot fit is refused rather than aborted by the allocator or killed.
 
+use super::registry::readable_bytes;
+
+/// Why `needed` bytes cannot be had, in words that follow them; `None` if they can.
+pub(super) fn shortage(needed: u64) -> Option<String> {
+    match available() {
+        Some(available) if needed > available => Some(format!("where {} are available", readable_bytes(available))),
+        Some(_) => None,
+        None => {
+            let granted = usize::try_from(needed).is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
+            (!granted).then(|| "which the system refuses".to_owned())
+        }
+    }
+}
+
 /// Bytes that can be allocated without swapping, by the system's own estimate; `None` where it publishes none.
-pub(super) fn available() -> Option<u64> {
+fn available() -> Option<u64> {
     parse(&std::fs::read_to_string("/proc/meminfo").ok()?)
 }
 

@@ -143,10 +143,10 @@ impl Choice {
             return Err(Error::config(format!("dataset `{}`", entry.name), format!("rows = {rows}"), remedy));
         }
         let needed = higgs_sim::table_bytes(rows);
-        if let Some(available) = super::memory::available().filter(|&available| needed > available) {
+        if let Some(shortage) = super::memory::shortage(needed) {
             let place = format!("dataset `{}`", entry.name);
-            let [needed, available] = [needed, available].map(super::registry::readable_bytes);
-            let finding = format!("rows = {rows} takes {needed} of memory, where {available} are available");
+            let finding =
+                format!("rows = {rows} takes {} of memory, {shortage}", super::registry::readable_bytes(needed));
             let remedy = "ask for fewer rows; or write them to a store, which is mapped and not held in memory, with \
                           `parsimony data generate --out FILE.store`, and name that file";
             return Err(Error::config(place, finding, remedy));
