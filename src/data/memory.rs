@@ -8,7 +8,10 @@ pub(super) fn shortage(needed: u64) -> Option<String> {
         Some(available) if needed > available => Some(format!("where {} are available", readable_bytes(available))),
         Some(_) => None,
         None => {
-            let granted = usize::try_from(needed).is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
+            let mut room = Vec::<u8>::new();
+            let granted = usize::try_from(needed).is_ok_and(|bytes| room.try_reserve_exact(bytes).is_ok());
+            // Otherwise the compiler may leave out an allocation that nobody uses, and take it for granted.
+            std::hint::black_box(&room);
             (!granted).then(|| "which the system refuses".to_owned())
         }
     }
