@@ -4,6 +4,7 @@
 mod program;
 
 use program::{Place, cell};
+use std::io::Write;
 use std::process::Stdio;
 
 /// Four optimizers on few simulated events; `extra` is added at the end.
@@ -158,6 +159,51 @@ fn a_run_is_summarized_drawn_and_applied() {
     assert!(place.fail(2, &["predict", "zzz", "--data", "events.csv", "--out", "s.csv"]).contains("no cell"));
     place.write("narrow.csv", "1,2,3\n0,1,2\n");
     assert!(place.fail(3, &["predict", id, "--data", "narrow.csv", "--out", "s.csv"]).contains("narrow.csv"));
+}
+
+#[test]
+fn more_events_than_memory_holds_are_refused() {
+    let place = Place::new();
+    let message = place.fail(2, &["data", "describe", "higgs-sim", "--rows", "4000000000"]);
+    for part in ["rows = 4000000000", "464.00 GB", "available", "fewer rows", "data generate"] {
+        assert!(message.contains(part), "{part:?} in {message}");
+    }
+    let file = place.write("large.toml", experiment("").replace("rows = 4000\n", "rows = 4_000_000_000\n"));
+    assert!(place.fail(2, &["run", file.to_str().unwrap()]).contains("464.00 GB"));
+    for rows in ["0", "5000000000"] {
+        assert!(place.fail(2, &["data", "generate", "--rows", rows, "--out", "a.csv"]).contains("4294967295"));
+    }
+    assert!(place.fail(2, &["data", "generate", "mnist", "--out", "a.csv"]).contains("`higgs-sim`"));
+}
+
+#[test]
+fn an_interrupted_file_is_removed() {
+    let place = Place::new();
+    // Gigabytes of rows in megabytes: the same member again and again.
+    let mut member = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    member.write_all("1.5,2.5,3.5,4.5,5.5,6.5,0\n0.5,0.25,1,2,3,4,1\n".repeat(100_000).as_bytes()).unwrap();
+    let source = place.write("rows.csv.gz", member.finish().unwrap().repeat(500));
+    let source = source.to_str().unwrap();
+    for arguments in [
+        &["data", "import", source, "--out", "out/a.store"][..],
+        &["data", "import", source, "--out", "out/a.store", "--shuffle", "1"],
+        &["data", "generate", "--rows", "4000000000", "--out", "out/a.store"],
+        &["data", "generate", "--rows", "4000000000", "--out", "out/a.csv"],
+    ] {
+        let out = place.path().join("out");
+        std::fs::create_dir_all(&out).unwrap();
+        let mut child = place.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // The handler stands before anything is written; a shuffle's rows are in a file without a name at first.
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        assert!(child.try_wait().unwrap().is_none(), "{arguments:?} is done before it could be interrupted");
+        // SAFETY: `kill` reads no memory; the process is our own child, which has not been waited for.
+        unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
+        let output = child.wait_with_output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(130), "{arguments:?}: {message}");
+        let left: Vec<_> = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.is_empty(), "{arguments:?} leaves {left:?}");
+    }
 }
 
 /// A pipe that nobody reads: the first write to it fails.

@@ -2,8 +2,9 @@
 //! whatever make them panic.
 
 use parsimony::data::store::{self, ImportOptions, StoreLabel, StoreWriter, import};
-use parsimony::data::{Format, ReadOptions, RowOrder, Table, Task, read, read_features, read_text};
+use parsimony::data::{Format, ReadOptions, RowOrder, Table, Task, higgs_sim, read, read_features, read_text};
 use proptest::prelude::*;
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -344,12 +345,70 @@ fn a_store_can_be_written_panel_by_panel() {
     assert_eq!((table.features.values(), table.targets.get(699, 0)), (panels.values(), 1.5));
 }
 
+#[test]
+fn events_written_batch_by_batch_are_those_made_at_once() {
+    // More than a batch, and a last panel that is not full.
+    let (seed, rows) = (7, 263_000);
+    let folder = tempfile::tempdir().unwrap();
+    let (path, text) = (folder.path().join("events.store"), folder.path().join("events.csv"));
+    let own = file(&folder, "events.partial", b"the user's own");
+    let done = std::cell::RefCell::new(Vec::new());
+    higgs_sim::write_store(seed, rows, &path, &|events| done.borrow_mut().push(events)).unwrap();
+    higgs_sim::write_csv(seed, rows, &text, &|_| ()).unwrap();
+    assert_eq!(*done.borrow(), [262_144, rows]);
+
+    let table = higgs_sim::generate(seed, rows);
+    let stored = store::open(&path).unwrap();
+    assert!(stored.features.values() == table.features.values() && stored.targets.values() == table.targets.values());
+    assert_eq!((&stored.name, &stored.fingerprint, &stored.task), (&table.name, &table.fingerprint, &table.task));
+    assert_eq!((stored.columns, stored.simulated), (table.columns.clone(), true));
+    assert!(store::verify(&path).unwrap() > 29 * 4 * rows as u64);
+
+    let mut expected = String::new();
+    for row in 0..rows {
+        write!(expected, "{}", table.targets.get(row, 0)).unwrap();
+        (0..table.columns.len()).for_each(|c| write!(expected, ",{}", table.features.get(row, c)).unwrap());
+        expected.push('\n');
+    }
+    assert!(std::fs::read_to_string(&text).unwrap() == expected, "the text is that of the table");
+    assert_eq!(std::fs::read(own).unwrap(), b"the user's own");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "nothing partial stays");
+
+    let nowhere = folder.path().join("absent/events.csv");
+    assert!(higgs_sim::write_csv(seed, 10, &nowhere, &|_| ()).unwrap_err().to_string().contains("cannot create"));
+}
+
+#[test]
+fn tables_too_wide_for_memory_are_refused_before_they_take_it() {
+    let libsvm = ReadOptions { format: Some(Format::Libsvm), ..plain() };
+    let (wide, finding) = (b"1 4000000:1\n-1 1:2\n", "2 rows x 4000000 features would take 7.6 GiB once dense");
+    refused("a.svm", wide, &libsvm, "", finding);
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (file(&folder, "a.svm", wide), folder.path().join("a.store"));
+    let options = ImportOptions { read: libsvm.clone(), ..ImportOptions::default() };
+    assert!(import(&source, &out, &options, &|_, _| ()).unwrap_err().to_string().contains(finding));
+    // What takes less than the limit is read as before.
+    assert_eq!(table("a.svm", b"1 40000:1\n-1 1:2\n", &libsvm).columns.len(), 40_000);
+
+    let limit = ReadOptions { dense_limit: 4096, ..plain() };
+    refused("a.csv", b"1,2,3,0\n4,5,6,1\n", &limit, "", "rows x 3 features would take");
+    assert_eq!(table("a.csv", b"1,2,0\n4,5,1\n", &limit).columns.len(), 2);
+
+    let images = [&[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 8, 0, 0, 0, 8, 0][..], &vec![1; 1 << 22]].concat();
+    let images = file(&folder, "a-images-idx3-ubyte", &images);
+    file(&folder, "a-labels-idx1-ubyte", &[0, 0, 8, 1, 0, 0, 0, 1, 7]);
+    let error = read(&images, &plain()).unwrap_err().to_string();
+    assert!(error.contains("x 4194304 features would take 8.0 GiB"), "{error}");
+}
+
 fn never_panics(folder: &Path, bytes: &[u8]) {
     let path = folder.join("bytes");
     std::fs::write(&path, bytes).unwrap();
     let out = folder.join("out.store");
     for format in [None].into_iter().chain(Format::ALL.map(Some)) {
-        let options = ReadOptions { format, dense_limit: 1 << 24, ..plain() };
+        let is_limited = matches!(format, Some(Format::Csv | Format::Tsv | Format::Parquet | Format::Libsvm));
+        let dense_limit = if is_limited { 1 << 24 } else { plain().dense_limit };
+        let options = ReadOptions { format, dense_limit, ..plain() };
         if let Ok(table) = read(&path, &options) {
             // What a damaged store holds is for `verify` to find.
             let finite = || table.features.values().iter().all(|value| value.is_finite());

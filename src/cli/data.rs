@@ -5,8 +5,8 @@ use crate::data::fetch::{FetchOptions, ProgressLine, fetch_all, recorded_sha256}
 use crate::data::open::{self, Choice, Source, cached_store};
 use crate::data::read::{DENSE_LIMIT, TaskKind};
 use crate::data::registry::{DataPlaces, Kind, find_in, locate, readable_bytes};
-use crate::data::store::{self, ImportOptions, ImportReport, StoreLabel, StoreWriter};
-use crate::data::{self, Description, Format as DataFormat, ReadOptions, Table, higgs_sim};
+use crate::data::store::{self, ImportOptions, ImportReport};
+use crate::data::{self, Description, Format as DataFormat, ReadOptions, higgs_sim, interrupt};
 use crate::error::{DataError, Error, Result};
 use crate::workbench::Workbench;
 use clap::Subcommand;
@@ -128,7 +128,7 @@ struct ReadArguments {
     /// The number of features of a LIBSVM file whose rows never mention the last ones
     #[arg(long, value_name = "N")]
     features: Option<usize>,
-    /// The most bytes that sparse input may take once dense
+    /// The most bytes that sparse or very wide input may take once dense
     #[arg(long, value_name = "BYTES", default_value_t = DENSE_LIMIT)]
     dense_limit: u64,
 }
@@ -240,10 +240,9 @@ fn describe_texts(name: &str, paths: &[PathBuf], format: Format) -> Result<()> {
     }
 }
 
-/// A bar over bytes on standard error.
-fn bytes_bar(what: &'static str) -> ProgressBar {
+/// A bar on standard error.
+fn bar(what: &'static str, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(0);
-    let template = "{prefix} {bar:24} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
@@ -257,7 +256,9 @@ fn import(
     read: &ReadArguments,
     shuffle: Option<u64>,
 ) -> Result<ImportReport> {
-    let bar = bytes_bar("importing");
+    interrupt::install();
+    let template = "{prefix} {bar:24} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
+    let bar = bar("importing", template);
     let progress = |done: u64, total: u64| {
         bar.set_length(total);
         bar.set_position(done);
@@ -294,58 +295,24 @@ fn no_cache(option: &str) -> Error {
 }
 
 fn generate(workbench: &Workbench, name: &str, rows: usize, seed: u64, out: &Path) -> Result<()> {
-    let choice = Choice { source: Source::Registered(name.to_owned()), rows: Some(rows), seed: Some(seed) };
-    let table = choice.open(&workbench.datasets, &|_, _| ())?.table;
-    if out.extension().is_some_and(|extension| extension == "store") {
-        write_store(&table, seed, out)?;
-    } else {
-        write_csv(&table, out)?;
+    if find_in(&workbench.datasets, name)?.kind != Kind::Generator || name != higgs_sim::NAME {
+        let remedy = format!("the simulator of this program is `{}`", higgs_sim::NAME);
+        return Err(Error::config(format!("dataset `{name}`"), "there is no such generator", remedy));
     }
+    // What reads the file counts rows in 32 bits.
+    if rows == 0 || u32::try_from(rows).is_err() {
+        return Err(option_error("--rows", rows, "it takes a whole number from 1 to 4294967295"));
+    }
+    interrupt::install();
+    let bar = bar("generating", "{prefix} {bar:24} {human_pos} of {human_len} events, {per_sec}, {eta} left");
+    bar.set_length(rows as u64);
+    let progress = |done: usize| bar.set_position(done as u64);
+    let to_store = out.extension().is_some_and(|extension| extension == "store");
+    let write = if to_store { higgs_sim::write_store } else { higgs_sim::write_csv };
+    let written = write(seed, rows, out, &progress);
+    bar.finish_and_clear();
+    written?;
     output::text(&format!("{rows} simulated events into {}\n", out.display()))
-}
-
-fn write_store(table: &Table, seed: u64, out: &Path) -> Result<()> {
-    let mut writer = StoreWriter::create(out, &table.columns)?;
-    let mut left = table.rows();
-    for panel in 0..left.div_ceil(crate::device::PANEL_ROWS) {
-        let rows = left.min(crate::device::PANEL_ROWS);
-        writer.push_panel(table.features.panel(panel), rows)?;
-        left -= rows;
-    }
-    let label = StoreLabel {
-        name: table.name.clone(),
-        simulated: table.simulated,
-        fingerprint: table.fingerprint.clone(),
-        task: table.task.clone(),
-        order: table.order,
-        provenance: store::Provenance {
-            source: format!("{} version {}", higgs_sim::NAME, higgs_sim::SIMULATOR_VERSION),
-            options: serde_json::json!({ "seed": seed, "rows": table.rows() }),
-            program: format!("parsimony {}", env!("CARGO_PKG_VERSION")),
-            ..store::Provenance::default()
-        },
-    };
-    writer.finish(&table.targets.values()[..table.rows()], label).map(drop)
-}
-
-/// Label first, then the features, without a header: the layout of the HIGGS file. Numbers are the shortest that read
-/// back to the same `f32`.
-fn write_csv(table: &Table, out: &Path) -> Result<()> {
-    use std::io::Write;
-    let partial = out.with_extension("partial");
-    let write = || {
-        let mut file = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(&partial)?);
-        for row in 0..table.rows() {
-            write!(file, "{}", table.targets.get(row, 0))?;
-            for column in 0..table.columns.len() {
-                write!(file, ",{}", table.features.get(row, column))?;
-            }
-            writeln!(file)?;
-        }
-        file.flush()
-    };
-    write().map_err(Error::io(&partial, "write"))?;
-    std::fs::rename(&partial, out).map_err(Error::io(out, "write"))
 }
 
 fn fetch(workbench: &Workbench, name: &str, dir: Option<&Path>, mirror: Option<&str>) -> Result<()> {

@@ -5,7 +5,9 @@
 pub mod describe;
 pub mod fetch;
 pub mod higgs_sim;
+pub(crate) mod interrupt;
 pub mod locate;
+mod memory;
 pub mod open;
 pub mod read;
 pub mod registry;

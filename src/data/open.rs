@@ -182,6 +182,15 @@ impl Choice {
             let remedy = "`rows` takes a whole number from 1 to 4294967295";
             return Err(Error::config(format!("dataset `{}`", entry.name), format!("rows = {rows}"), remedy));
         }
+        let needed = higgs_sim::table_bytes(rows);
+        if let Some(shortage) = super::memory::shortage(needed) {
+            let place = format!("dataset `{}`", entry.name);
+            let finding =
+                format!("rows = {rows} takes {} of memory, {shortage}", super::registry::readable_bytes(needed));
+            let remedy = "ask for fewer rows; or write them to a store, which is mapped and not held in memory, with \
+                          `parsimony data generate --out FILE.store`, and name that file";
+            return Err(Error::config(place, finding, remedy));
+        }
         let table = higgs_sim::generate(self.seed.unwrap_or(seed), rows);
         Ok(Opened { files: vec![(Role::All, rows)], table })
     }

@@ -13,6 +13,7 @@ mod process;
 mod rng;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use super::{RowOrder, Table, Task};
 use crate::device::{PANEL_ROWS, Panels};
@@ -23,6 +24,7 @@ use process::{Generator, HardEvent};
 use rayon::prelude::*;
 use rng::Rng;
 use sha2::{Digest, Sha256};
+pub use write::{write_csv, write_store};
 
 /// Raised whenever the events of a given seed change.
 pub const SIMULATOR_VERSION: u32 = 1;
@@ -75,6 +77,23 @@ impl Simulator {
             });
         }
     }
+
+    /// Writes `rows` events from chunk `first` on, in parallel, into panels that are padded with zeros beyond them.
+    fn chunks(&self, first: u64, rows: usize, labels: &mut [f32], features: &mut [f32]) {
+        let columns = FEATURE_NAMES.len();
+        features
+            .par_chunks_mut(CHUNK_EVENTS * columns)
+            .zip(labels.par_chunks_mut(CHUNK_EVENTS))
+            .enumerate()
+            .for_each(|(chunk, (features, labels))| self.chunk(first + chunk as u64, labels, features));
+        if !rows.is_multiple_of(CHUNK_EVENTS) {
+            let last = rows / CHUNK_EVENTS * CHUNK_EVENTS;
+            labels[rows..].fill(0.0);
+            for column in features[last * columns..].chunks_mut(CHUNK_EVENTS) {
+                column[rows - last..].fill(0.0);
+            }
+        }
+    }
 }
 
 /// Names of the classes, background and signal, as they stand in the real files: what is trained on simulated events
@@ -88,29 +107,22 @@ pub fn fingerprint(seed: u64, rows: usize) -> String {
     Sha256::digest(source.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Bytes that a table of so many events takes: its features and targets in whole panels.
+#[must_use]
+pub fn table_bytes(rows: usize) -> u64 {
+    4 * (FEATURE_NAMES.len() as u64 + 1) * (rows as u64).next_multiple_of(PANEL_ROWS as u64)
+}
+
 /// `rows` simulated events as a table: column names as in the UCI file, classes `0` (background) and `1` (signal).
 ///
 /// The events are the first `rows` of this seed, whatever the number of threads.
 #[must_use]
 pub fn generate(seed: u64, rows: usize) -> Table {
     let columns = FEATURE_NAMES.len();
-    let simulator = Simulator::new(seed);
     let panels = rows.div_ceil(CHUNK_EVENTS);
     let mut features = vec![0.0; panels * CHUNK_EVENTS * columns];
     let mut targets = vec![0.0; panels * CHUNK_EVENTS];
-    features
-        .par_chunks_mut(CHUNK_EVENTS * columns)
-        .zip(targets.par_chunks_mut(CHUNK_EVENTS))
-        .enumerate()
-        .for_each(|(chunk, (features, labels))| simulator.chunk(chunk as u64, labels, features));
-    // Panels are padded with zeros beyond the last row.
-    if !rows.is_multiple_of(CHUNK_EVENTS) {
-        let last = (panels - 1) * CHUNK_EVENTS;
-        targets[rows..].fill(0.0);
-        for column in features[last * columns..].chunks_mut(CHUNK_EVENTS) {
-            column[rows - last..].fill(0.0);
-        }
-    }
+    Simulator::new(seed).chunks(0, rows, &mut targets, &mut features);
     Table {
         name: NAME.to_owned(),
         order: RowOrder::AsRead,

@@ -7,7 +7,7 @@ use super::labels::{Dictionary, RawTargets, label_name, too_many_classes};
 use super::layout::{Layout, RECORDS, Role, next_field, place, recognize, record_end, split};
 use super::numbers::{Field, classify, complaint, is_missing, shown};
 use super::pipeline::{Block, LineParser, Problem, run};
-use super::sink::Assembler;
+use super::sink::{Assembler, check_memory};
 use super::source::Source;
 use super::{Format, Missing, Outcome, Progress, ReadOptions};
 use crate::error::{DataError, Result};
@@ -30,6 +30,8 @@ pub(super) fn read(
     let columns = layout.columns.features.clone();
     let target = layout.columns.target;
     let target_name = target.map(|target| place(&layout.columns.names, target));
+    let remedy = "raise dense_limit if there is room, or exclude columns";
+    check_memory(path, None, columns.len(), options.dense_limit, remedy)?;
     rows.begin(&columns)?;
 
     let first_line = layout.skip_lines + 1;

@@ -4,9 +4,9 @@
 //! Images and labels lie in two files side by side; either of them may be given. Pixels stay as they are, 0 to 255.
 
 use super::labels::RawTargets;
-use super::sink::Assembler;
+use super::sink::{Assembler, check_memory};
 use super::source::{Source, hex};
-use super::{Format, Outcome};
+use super::{DENSE_LIMIT, Format, Outcome};
 use crate::error::{DataError, Result};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -76,6 +76,7 @@ pub(super) fn read(path: &Path, wanted: Option<&[String]>, rows: &mut Assembler<
             Some(targets)
         }
     };
+    check_memory(&images.path, None, width, DENSE_LIMIT, "give smaller images")?;
     rows.begin(&columns)?;
     let mut row = vec![0.0; width];
     for image in 0..count {

@@ -7,10 +7,9 @@
 use super::labels::{Dictionary, RawTargets, label_name, too_many_classes};
 use super::numbers::{Field, classify, complaint, is_missing, shown, trim};
 use super::pipeline::{Block, LineParser, Problem, run};
-use super::sink::Assembler;
+use super::sink::{Assembler, check_memory};
 use super::source::Source;
 use super::{Format, Outcome, Progress, ReadOptions, TaskKind};
-use crate::device::panels::panel_len;
 use crate::error::{DataError, Result};
 use std::path::Path;
 
@@ -47,7 +46,8 @@ pub(super) fn read(
     if width == 0 {
         return Err(DataError::new(path, "no feature has a value in any row", "give rows such as: +1 3:0.5 7:1").into());
     }
-    check_dense_size(path, count, width, options.dense_limit)?;
+    let remedy = "sparse files are made dense; raise dense_limit if there is room, or keep fewer features";
+    check_memory(path, Some(count), width, options.dense_limit, remedy)?;
     let columns: Vec<String> = match wanted {
         Some(wanted) => wanted.to_vec(),
         None => (1..=width).map(|index| format!("feature_{index}")).collect(),
@@ -81,25 +81,6 @@ fn open(path: &Path) -> Result<Source> {
     let mut source = Source::open(path)?;
     source.skip_mark();
     Ok(source)
-}
-
-fn check_dense_size(path: &Path, rows: usize, width: usize, limit: u64) -> Result<()> {
-    let padded = panel_len(rows, 1) as u64;
-    let bytes = padded.checked_mul(width as u64).and_then(|numbers| numbers.checked_mul(4)).unwrap_or(u64::MAX);
-    if bytes > limit {
-        let gib = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
-        return Err(DataError::new(
-            path,
-            format!(
-                "{rows} rows x {width} features would take {:.1} GiB once dense, more than the limit of {:.1} GiB",
-                gib(bytes),
-                gib(limit)
-            ),
-            "sparse files are made dense; raise dense_limit if there is room, or keep fewer features",
-        )
-        .into());
-    }
-    Ok(())
 }
 
 struct Parser {

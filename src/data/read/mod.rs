@@ -77,14 +77,14 @@ pub struct ReadOptions {
     pub exclude: Vec<String>,
     /// The number of features of a LIBSVM file whose rows never mention the last ones.
     pub features: Option<usize>,
-    /// The most bytes that sparse input may take once dense.
+    /// The most bytes that sparse input may take once dense, and 512 rows of anything wide (CSV, TSV, Parquet).
     pub dense_limit: u64,
 }
 
 /// Numeric targets with at most this many distinct values, all integers, are classes unless regression is asked for.
 pub const MAX_NUMERIC_CLASSES: usize = 20;
 
-/// Sparse input is refused when its dense form would be larger, unless [`ReadOptions::dense_limit`] is raised.
+/// Sparse or very wide input is refused when its dense form would be larger, unless [`ReadOptions::dense_limit`] is raised.
 pub const DENSE_LIMIT: u64 = 4 << 30;
 
 impl Default for ReadOptions {
@@ -224,7 +224,11 @@ fn check_options(format: Format, options: &ReadOptions) -> Result<()> {
         ("header", options.header.is_some(), &[Format::Csv, Format::Tsv]),
         ("missing (--drop-missing)", options.missing != Missing::Refuse, &[Format::Csv, Format::Tsv, Format::Parquet]),
         ("features", options.features.is_some(), &[Format::Libsvm]),
-        ("dense_limit", options.dense_limit != DENSE_LIMIT, &[Format::Libsvm]),
+        (
+            "dense_limit",
+            options.dense_limit != DENSE_LIMIT,
+            &[Format::Csv, Format::Tsv, Format::Parquet, Format::Libsvm],
+        ),
         ("task", options.task.is_some(), &[Format::Csv, Format::Tsv, Format::Parquet, Format::Libsvm, Format::Idx]),
     ];
     for (key, given, formats) in given {

@@ -5,7 +5,7 @@
 
 use super::labels::{Dictionary, RawTargets, label_name, too_many_classes};
 use super::layout::{Columns, Role, assign, place};
-use super::sink::Assembler;
+use super::sink::{Assembler, check_memory};
 use super::source::{Source, open_file};
 use super::{Format, Missing, Outcome, Progress, ReadOptions, TaskKind};
 use crate::error::{DataError, Result};
@@ -39,6 +39,8 @@ pub(super) fn read(
         return Err(DataError::new(path, "no columns", "a table needs a target and at least one feature").into());
     }
     let columns = assign(path, names, true, None, options, wanted)?;
+    let remedy = "raise dense_limit if there is room, or exclude columns";
+    check_memory(path, None, columns.features.len(), options.dense_limit, remedy)?;
     rows.begin(&columns.features)?;
     let mut target = Target { options, values: None, dictionary: Dictionary::default() };
     let (mut count, mut dropped) = (0, 0);

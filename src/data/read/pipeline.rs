@@ -6,6 +6,7 @@
 
 use super::labels::LabelBlock;
 use super::source::Source;
+use crate::data::interrupt;
 use crate::error::{DataError, Error, Result};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -122,7 +123,8 @@ pub(super) fn run(
         for receipt in order_receiver {
             // A worker that panicked sends nothing; leaving the scope passes its panic on.
             let Ok(block) = receipt.recv() else { break };
-            outcome = state.take(block, consume);
+            // Here too, since not every block leads to a panel: a first pass, or rows that are left out.
+            outcome = interrupt::check().and_then(|()| state.take(block, consume));
             if outcome.is_err() {
                 break;
             }

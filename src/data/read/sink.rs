@@ -1,7 +1,9 @@
 //! From rows in file order to panels: what readers write to.
 
+use crate::data::interrupt;
 use crate::device::{PANEL_ROWS, Panels};
-use crate::error::Result;
+use crate::error::{DataError, Result};
+use std::path::Path;
 
 /// Takes panels in row order; all but the last hold [`PANEL_ROWS`] rows.
 pub(in crate::data) trait PanelSink {
@@ -9,6 +11,28 @@ pub(in crate::data) trait PanelSink {
     fn begin(&mut self, columns: &[String]) -> Result<()>;
     /// Takes `columns * PANEL_ROWS` numbers of which the first `rows` of each column count; the rest are zero.
     fn push(&mut self, panel: &[f32], rows: usize) -> Result<()>;
+}
+
+/// Refuses a table so wide that its panels would take more than `limit` bytes: those of `rows` rows, and beside them
+/// the one being assembled. A panel holds [`PANEL_ROWS`] rows however few there are, so it is the width that counts; a
+/// reader that does not know the number of rows asks for one row. Comes before [`Assembler::begin`], which allocates.
+pub(super) fn check_memory(path: &Path, rows: Option<usize>, width: usize, limit: u64, remedy: &str) -> Result<()> {
+    let padded = (rows.unwrap_or(1) as u64).checked_next_multiple_of(PANEL_ROWS as u64);
+    let bytes = padded
+        .and_then(|rows| rows.checked_add(PANEL_ROWS as u64)?.checked_mul(width as u64)?.checked_mul(4))
+        .unwrap_or(u64::MAX);
+    if bytes <= limit {
+        return Ok(());
+    }
+    let gib = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
+    let what = rows.map_or("rows".to_owned(), |rows| format!("{rows} rows"));
+    let finding = format!(
+        "{what} x {width} features would take {:.1} GiB once dense, more than the limit of {:.1} GiB (tables are kept \
+         in panels of {PANEL_ROWS} rows)",
+        gib(bytes),
+        gib(limit)
+    );
+    Err(DataError::new(path, finding, remedy).into())
 }
 
 /// Keeps the panels in memory.
@@ -65,6 +89,7 @@ impl<'a> Assembler<'a> {
             }
             self.filled += 1;
             if self.filled == PANEL_ROWS {
+                interrupt::check()?;
                 self.sink.push(&self.panel, PANEL_ROWS)?;
                 self.filled = 0;
             }

@@ -1,7 +1,7 @@
 //! `data import`: any file that can be read becomes a store, in bounded memory.
 
 use super::shuffle::Shuffler;
-use super::writer::{StoreLabel, StoreWriter};
+use super::writer::{StoreLabel, StoreWriter, folder_of};
 use super::{Provenance, RowOrder, Task};
 use crate::data::read::{Format, Outcome, PanelSink, ReadOptions, encode_targets, read_into};
 use crate::error::{Error, Result};
@@ -53,7 +53,7 @@ pub struct ImportReport {
 /// source are done, and how many there are.
 ///
 /// # Errors
-/// As [`crate::data::read()`]; and if the store cannot be written. Then nothing stands at `out` that was not there.
+/// As [`crate::data::read()`]; and if the store cannot be written, or `data import` is interrupted. Then nothing stands at `out` that was not there.
 pub fn import(source: &Path, out: &Path, options: &ImportOptions, progress: &dyn Fn(u64, u64)) -> Result<ImportReport> {
     let start = Instant::now();
     if let (Ok(a), Ok(b)) = (source.canonicalize(), out.canonicalize())
@@ -71,8 +71,7 @@ pub fn import(source: &Path, out: &Path, options: &ImportOptions, progress: &dyn
             (outcome, writer, targets, task)
         }
         Some(seed) => {
-            let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let mut shuffler = Shuffler::new(folder, seed)?;
+            let mut shuffler = Shuffler::new(folder_of(out), seed)?;
             let outcome = read_into(source, &options.read, None, &mut shuffler, progress)?;
             let (targets, task) = encode_targets(source, &options.read, &outcome)?;
             let mut writer = StoreWriter::create(out, &outcome.columns)?;

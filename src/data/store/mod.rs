@@ -20,6 +20,7 @@ mod writer;
 
 pub use import::{ImportOptions, ImportReport, import};
 pub use writer::{StoreLabel, StoreWriter};
+pub(in crate::data) use writer::{file_beside, folder_of};
 
 use super::read::{RawTargets, hex, open_file};
 use super::{RowOrder, Table, Task};

@@ -39,22 +39,31 @@ pub struct StoreLabel {
     pub provenance: Provenance,
 }
 
+/// A file of a name of its own in the folder of `path`, to be persisted as `path` when it is complete.
+pub(in crate::data) fn file_beside(path: &Path) -> Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".parsimony-").suffix(".partial");
+    #[cfg(unix)]
+    {
+        // As any other new file: what the user's mask allows.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder_of(path)).map_err(Error::io(path, "create"))
+}
+
+/// The folder in which `path` is to stand.
+pub(in crate::data) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 impl StoreWriter {
     /// Begins a store that is to stand at `path`.
     ///
     /// # Errors
     /// If no file can be made in that folder.
     pub fn create(path: &Path, columns: &[String]) -> Result<Self> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".store-").suffix(".partial");
-        #[cfg(unix)]
-        {
-            // As any other new file: what the user's mask allows.
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let mut file = builder.tempfile_in(folder).map_err(Error::io(path, "create"))?;
+        let mut file = file_beside(path)?;
         file.write_all(&[0; PAGE as usize]).map_err(Error::io(path, "write"))?;
         let pending = Vec::with_capacity(BLOCK_BYTES as usize);
         Ok(Self { path: path.to_owned(), file, columns: columns.to_vec(), rows: 0, pending, checksums: Vec::new() })
@@ -88,13 +97,27 @@ impl StoreWriter {
     ///
     /// # Panics
     /// If there is not one target per row.
-    pub fn finish(mut self, targets: &[f32], label: StoreLabel) -> Result<u64> {
-        assert_eq!(targets.len(), self.rows, "targets of the rows");
-        let too_large = || Error::Numeric(format!("{} rows are more than a store holds", targets.len()));
+    pub fn finish(self, targets: &[f32], label: StoreLabel) -> Result<u64> {
+        self.finish_in_parts(std::iter::once(Ok(targets)), label)
+    }
+
+    /// As [`StoreWriter::finish`], with targets that come in parts, for more rows than memory holds targets of.
+    pub(in crate::data) fn finish_in_parts<T: AsRef<[f32]>>(
+        mut self,
+        targets: impl Iterator<Item = Result<T>>,
+        label: StoreLabel,
+    ) -> Result<u64> {
+        let too_large = || Error::Numeric(format!("{} rows are more than a store holds", self.rows));
         let sections = Sections::of(self.rows, self.columns.len()).ok_or_else(too_large)?;
         self.append_zeros((sections.targets.start - sections.features.end) as usize)?;
-        self.append(targets)?;
-        self.append_zeros(4 * (panel_len(targets.len(), 1) - targets.len()))?;
+        let mut count = 0;
+        for part in targets {
+            let part = part?;
+            count += part.as_ref().len();
+            self.append(part.as_ref())?;
+        }
+        assert_eq!(count, self.rows, "targets of the rows");
+        self.append_zeros(4 * (panel_len(count, 1) - count))?;
         self.flush()?;
 
         let program = concat!("parsimony ", env!("CARGO_PKG_VERSION")).to_owned();
