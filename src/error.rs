@@ -95,7 +95,7 @@ impl Error {
 
     /// The process's exit status for this error; documented in the README and in `parsimony --help`.
     ///
-    /// 1: a run failed; 2: an option, an experiment file or a pairing that cannot be used; 3: unusable data;
+    /// 1: a run failed; 2: an option or an experiment file that cannot be used; 3: unusable data;
     /// 4: the file system or the network; 130: interrupted.
     #[must_use]
     pub fn exit_code(&self) -> u8 {

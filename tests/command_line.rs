@@ -110,6 +110,7 @@ fn a_run_is_summarized_drawn_and_applied() {
         "parameters_total",
         "parameters_active",
         "parameter_bytes",
+        "parameter_compressed_bytes",
         "optimizer_state_bytes",
         "steps",
         "data_passes",

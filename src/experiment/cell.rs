@@ -14,6 +14,7 @@ use super::spec::Reported;
 use super::trace::Trace;
 use crate::error::{Error, Result};
 use crate::measure::clock::{Clock, Section};
+use crate::measure::compression::compressed_bytes;
 use crate::measure::environment::Environment;
 use crate::measure::memory::Memory;
 use crate::model::{Model, Split};
@@ -359,6 +360,7 @@ impl Run<'_> {
             result.test_accuracy = value("test_accuracy");
             result.test_auc = value("test_auc");
             result.parameters_nonzero = Some(counts.nonzero);
+            result.parameter_compressed_bytes = Some(compressed_bytes(point.host()));
             write_weights(&folder.weights(), &self.model.weights(&point))?;
         } else {
             // Those of an earlier, interrupted attempt.

@@ -60,6 +60,7 @@ fn frame(runs: &Runs) -> io::Result<DataFrame> {
         count("parameters_active", |result| result.parameters_active),
         count("parameters_nonzero", |result| result.parameters_nonzero),
         count("parameter_bytes", |result| result.parameter_bytes),
+        count("parameter_compressed_bytes", |result| result.parameter_compressed_bytes),
         count("optimizer_state_bytes", |result| result.optimizer_state_bytes),
         count("steps", |result| result.steps),
         real("data_passes", |result| result.data_passes),

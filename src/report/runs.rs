@@ -166,6 +166,8 @@ pub struct CellResult {
     pub parameters_nonzero: Option<u64>,
     /// Bytes.
     pub parameter_bytes: Option<u64>,
+    /// Their bytes after lossless compression.
+    pub parameter_compressed_bytes: Option<u64>,
     /// Bytes.
     pub optimizer_state_bytes: Option<u64>,
     /// Count.

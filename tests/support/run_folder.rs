@@ -165,6 +165,7 @@ impl Sketch {
             "test_accuracy": tested, "test_auc": tested.map(|accuracy| accuracy + 0.04),
             "parameters_total": self.parameters, "parameters_active": self.parameters,
             "parameters_nonzero": self.nonzero, "parameter_bytes": 8 * self.parameters,
+            "parameter_compressed_bytes": 7 * self.parameters,
             "optimizer_state_bytes": 16 * self.parameters, "steps": last.map(|row| row.step),
             "data_passes": last.map(|row| row.passes), "gradient_equivalents": last.map(|row| row.passes),
             "flops": last.map(|row| row.passes * 4.2e6), "bytes_moved": last.map(|row| row.passes * 2.8e6),
