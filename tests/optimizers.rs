@@ -246,7 +246,7 @@ fn hessian_free_holds_under_every_switch() {
     }
 }
 
-/// A gradient that is one everywhere: every form of SGD can be followed by hand.
+/// With all rows in a batch every form of SGD is its equations, written out here step by step.
 #[test]
 fn sgd_takes_the_steps_of_its_equations() {
     let model = build(&drawn(64, 2, 2), "logistic", &[("accuracy", word("high"))]);
