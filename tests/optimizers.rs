@@ -144,7 +144,7 @@ fn gradients_and_information_are_derivatives_with_the_ridge_in_them() {
 }
 
 #[test]
-fn the_bound_is_above_the_information_and_leads_to_the_same_optimum() {
+fn all_deterministic_ways_lead_to_the_same_optimum() {
     for model in models() {
         let exact = fit(&*model, "irls", &[("information", word("exact")), ("tolerance", real(1e-12))], 50);
         let bound = fit(&*model, "irls", &[("information", word("bound")), ("tolerance", real(1e-12))], 3000);
