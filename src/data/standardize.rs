@@ -5,7 +5,7 @@
 //! (1983) in the order of the rows, so they do not depend on the number of threads.
 
 use super::Examples;
-use crate::device::PANEL_ROWS;
+use crate::device::{PANEL_ROWS, cpu};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -43,10 +43,7 @@ impl Moments {
             return Self::NONE;
         }
         let count = values.len() as f64;
-        let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
-        let squares = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
-        let (min, max) =
-            values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)));
+        let cpu::moments::Moments { mean, squares, min, max } = cpu::moments::moments(values);
         Self { count, mean, squares, min, max }
     }
 

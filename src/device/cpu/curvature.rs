@@ -4,7 +4,7 @@
 //! `H_i` needs is formed once at a point ([`CurvatureWeights::at`]) and kept for many products.
 
 use super::design::{Design, Selection, map_selection};
-use super::glm::{Likelihood, Work, add_products, binary_rows, multinomial_rows, predictors};
+use super::glm::{Likelihood, Work, add_products, as_stored, binary_rows, multinomial_rows, predictors};
 use super::real::Real;
 use crate::device::PANEL_ROWS;
 use pulp::{Arch, Simd, WithSimd};
@@ -13,6 +13,7 @@ use pulp::{Arch, Simd, WithSimd};
 #[derive(Debug, Clone)]
 pub struct CurvatureWeights {
     likelihood: Likelihood,
+    high: bool,
     /// Chunk by chunk in the order of [`map_selection`], tile by tile: `C x PANEL_ROWS` weights (binary) or
     /// probabilities.
     chunks: Vec<Weights>,
@@ -36,16 +37,15 @@ impl<T: Real> WithSimd for FormWeights<'_, T> {
     type Output = Vec<T>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Vec<T> {
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<T> {
         let outputs = self.likelihood.outputs();
-        let columns = self.design.columns();
         let mut work = Work::<T>::new(self.design, outputs, self.theta);
         let mut weights = Vec::with_capacity(outputs * self.selection.len().next_multiple_of(PANEL_ROWS));
         let mut tile = self.design.tile();
         for span in self.design.spans(self.selection) {
             self.design.fill(span, &mut tile);
             let tile = &tile;
-            predictors::<T, S>(&work.theta, &tile.z, columns, &mut work.eta);
+            predictors::<T, S>(simd, &work.theta, self.design.view(tile), &mut work.eta);
             match self.likelihood {
                 Likelihood::Binary => {
                     binary_rows::<T, S>(&mut work, tile);
@@ -84,7 +84,8 @@ impl<T: Real> WithSimd for Product<'_, T> {
             self.design.fill(span, &mut tile);
             let tile = &tile;
             let Some(p) = weights.next() else { break };
-            predictors::<T, S>(&work.theta, &tile.z, columns, &mut work.eta);
+            let z = self.design.view(tile);
+            predictors::<T, S>(simd, &work.theta, z, &mut work.eta);
             if self.likelihood == Likelihood::Binary {
                 for ((out, &p), &t) in work.residual.iter_mut().zip(p).zip(work.eta.iter()) {
                     *out = p * t;
@@ -105,7 +106,7 @@ impl<T: Real> WithSimd for Product<'_, T> {
                     }
                 }
             }
-            add_products(simd, &work.residual, &tile.z, columns, &mut work.product, &mut sums);
+            add_products(simd, &work.residual, z, &mut work.product, &mut sums);
         }
         sums
     }
@@ -115,21 +116,35 @@ impl CurvatureWeights {
     /// The weights at `theta` of the rows of `selection`.
     #[must_use]
     pub fn at(design: &Design, likelihood: Likelihood, theta: &[f64], selection: Selection<'_>, high: bool) -> Self {
-        let chunks = map_selection(selection, |_, selection| {
-            if high {
-                let kind = std::marker::PhantomData::<f64>;
-                Weights::Double(Arch::new().dispatch(FormWeights { design, likelihood, theta, selection, kind }))
-            } else {
+        let form = |design: &Design, theta: &[f64]| {
+            map_selection(selection, |_, selection| {
                 let kind = std::marker::PhantomData::<f32>;
                 Weights::Single(Arch::new().dispatch(FormWeights { design, likelihood, theta, selection, kind }))
-            }
-        });
-        Self { likelihood, chunks }
+            })
+        };
+        let chunks = match as_stored(design, likelihood, high) {
+            _ if high => map_selection(selection, |_, selection| {
+                let kind = std::marker::PhantomData::<f64>;
+                Weights::Double(Arch::new().dispatch(FormWeights { design, likelihood, theta, selection, kind }))
+            }),
+            Some((stored, substitution)) => form(&stored, &substitution.coefficients(theta)),
+            None => form(design, theta),
+        };
+        Self { likelihood, high, chunks }
     }
 
     /// `sum_i J_i' H_i J_i v` over the same rows, `C x D`.
     #[must_use]
     pub fn multiply(&self, design: &Design, v: &[f64], selection: Selection<'_>) -> Vec<f64> {
+        match as_stored(design, self.likelihood, self.high) {
+            Some((stored, substitution)) => {
+                substitution.products(&self.sum(&stored, &substitution.coefficients(v), selection))
+            }
+            None => self.sum(design, v, selection),
+        }
+    }
+
+    fn sum(&self, design: &Design, v: &[f64], selection: Selection<'_>) -> Vec<f64> {
         let likelihood = self.likelihood;
         let parts = map_selection(selection, |index, selection| match &self.chunks[index] {
             Weights::Single(weights) => Arch::new().dispatch(Product { design, likelihood, weights, v, selection }),

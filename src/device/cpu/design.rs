@@ -10,7 +10,7 @@
 //! [`PANEL_ROWS`] rows is made when it is needed.
 
 use super::buffer::Buffer;
-use super::gram::GramSum;
+use super::gram::Columns;
 use super::parallel::{fold_chunks, map_chunks};
 use super::real::Real;
 use crate::device::{PANEL_ROWS, Panels};
@@ -212,6 +212,57 @@ pub struct Design {
     targets: Panels,
     rows: Range<usize>,
     transform: Arc<Transform>,
+    /// Inputs as they are stored, then a column of ones: see [`Design::as_stored`].
+    stored: bool,
+}
+
+/// A linear design `[1, u]`, `u_j = (x_j - mean_j) / sd_j`, by way of the columns `[x, 1]` as they are stored:
+/// `theta_0 + sum theta_j u_j = sum (theta_j / sd_j) x_j + (theta_0 - sum theta_j mean_j / sd_j)`. Sums over rows are formed
+/// of `x` where it lies, without a copy, and brought to `u` in `f64` afterwards.
+#[derive(Debug, Clone)]
+pub(super) struct Substitution {
+    inputs: Vec<Affine>,
+}
+
+/// Columns whose mean is at most so many standard deviations from zero may be used as they are stored: what `f32` sums
+/// lose by it is no more than three bits.
+const LARGEST_SHIFT: f64 = 8.0;
+
+impl Substitution {
+    /// Coefficients of the stored columns.
+    pub fn coefficients(&self, theta: &[f64]) -> Vec<f64> {
+        let scaled = self.inputs.iter().zip(&theta[1..]).map(|(input, t)| t * input.factor);
+        let mut stored: Vec<f64> = scaled.collect();
+        let shifts = self.inputs.iter().zip(&stored).map(|(input, t)| t * input.shift);
+        stored.push(theta[0] - shifts.sum::<f64>());
+        stored
+    }
+
+    /// `sum_i r_i z_i` of the design's columns from that of the stored ones.
+    pub fn products(&self, stored: &[f64]) -> Vec<f64> {
+        let ones = stored[self.inputs.len()];
+        let inputs = self.inputs.iter().zip(stored).map(|(input, s)| input.factor * (s - input.shift * ones));
+        std::iter::once(ones).chain(inputs).collect()
+    }
+
+    /// The lower triangle of the design's Gram matrix from that of the stored columns.
+    pub fn gram(&self, stored: &[f64]) -> Vec<f64> {
+        let d = self.inputs.len();
+        let columns = d + 1;
+        let ones = &stored[d * columns..];
+        let mut gram = vec![0.0; columns * columns];
+        gram[0] = ones[d];
+        for (j, a) in self.inputs.iter().enumerate() {
+            let row = &mut gram[(j + 1) * columns..][..columns];
+            row[0] = a.factor * (ones[j] - a.shift * ones[d]);
+            for (k, b) in self.inputs.iter().enumerate().take(j + 1) {
+                let shifted =
+                    stored[j * columns + k] - a.shift * ones[k] - b.shift * ones[j] + a.shift * b.shift * ones[d];
+                row[k + 1] = a.factor * b.factor * shifted;
+            }
+        }
+        gram
+    }
 }
 
 /// The rows of one tile.
@@ -227,8 +278,12 @@ pub(super) enum Span<'a> {
 pub(super) struct Tile<T> {
     /// Standardized inputs, `d x PANEL_ROWS`; empty when the design is linear.
     inputs: Buffer<T>,
-    /// Design columns, padded to [`GramSum::padded_columns`], each `PANEL_ROWS` long.
+    /// Design columns, each `PANEL_ROWS` long.
     pub z: Buffer<T>,
+    /// The panel that holds the columns, where they are used as they lie.
+    panel: Option<usize>,
+    ones: Buffer<T>,
+    zero: Buffer<T>,
     /// Targets.
     pub y: Buffer<T>,
     /// Rows in use; the rest is zero.
@@ -244,7 +299,7 @@ impl Design {
     pub fn new(features: Panels, targets: Panels, rows: Range<usize>, transform: Arc<Transform>) -> Self {
         assert_eq!(features.columns(), transform.inputs(), "inputs of the transform");
         assert!(rows.end <= features.rows() && rows.end <= targets.rows(), "rows {rows:?} of {features:?}");
-        Self { features, targets, rows, transform }
+        Self { features, targets, rows, transform, stored: false }
     }
 
     /// Number of rows.
@@ -256,7 +311,19 @@ impl Design {
     /// Number of design columns, the intercept included.
     #[must_use]
     pub fn columns(&self) -> usize {
-        self.transform.columns()
+        self.transform.columns() + usize::from(self.stored)
+    }
+
+    /// The same model on columns as they are stored, and the way back; none where columns are not used as they are or
+    /// lie too far from zero.
+    pub(super) fn as_stored(&self) -> Option<(Self, Substitution)> {
+        let Transform { expansion, intercept, inputs, .. } = &*self.transform;
+        let near = |input: &Affine| (input.shift * input.factor).abs() <= LARGEST_SHIFT;
+        if *expansion != Expansion::Linear || !intercept || !inputs.iter().all(near) {
+            return None;
+        }
+        let transform = Arc::new(Transform::raw(inputs.len(), Expansion::Linear, false));
+        Some((Self { transform, stored: true, ..self.clone() }, Substitution { inputs: inputs.clone() }))
     }
 
     /// The transform.
@@ -280,13 +347,36 @@ impl Design {
     pub(super) fn tile<T: Real>(&self) -> Tile<T> {
         let d = self.transform.inputs();
         let linear = self.transform.expansion == Expansion::Linear;
-        let columns = GramSum::<T>::padded_columns(self.columns());
+        let mut ones = Buffer::new(PANEL_ROWS);
+        ones.fill(T::ONE);
         Tile {
             inputs: Buffer::new(if linear { 0 } else { d * PANEL_ROWS }),
-            z: Buffer::new(columns * PANEL_ROWS),
+            z: Buffer::new(self.transform.columns() * PANEL_ROWS),
+            panel: None,
+            ones,
+            zero: Buffer::new(PANEL_ROWS),
             y: Buffer::new(PANEL_ROWS),
             rows: 0,
         }
+    }
+
+    /// The columns of a tile that was filled.
+    #[inline(always)]
+    pub(super) fn view<'a, T: Real>(&'a self, tile: &'a Tile<T>) -> Columns<'a, T> {
+        let lying = tile.panel.and_then(|panel| T::borrowed(self.features.panel(panel)));
+        Columns { main: lying.unwrap_or(&tile.z), ones: self.stored.then_some(&*tile.ones), zero: &tile.zero }
+    }
+
+    /// The panel and the targets that will be read after a span, if they follow it.
+    #[inline(always)]
+    pub(super) fn after(&self, span: Span<'_>) -> (&[f32], &[f32]) {
+        let Span::Consecutive(first, count) = span else { return (&[], &[]) };
+        let next = self.rows.start + first + count;
+        if next >= self.rows.end {
+            return (&[], &[]);
+        }
+        let targets = self.targets.values();
+        (self.features.panel(next / PANEL_ROWS), &targets[next..(next + PANEL_ROWS).min(targets.len())])
     }
 
     /// Makes one tile of the design.
@@ -319,14 +409,18 @@ impl Design {
     fn fill_consecutive<T: Real>(&self, first: usize, count: usize, tile: &mut Tile<T>) {
         let offset = first % PANEL_ROWS;
         let panel = self.features.panel(first / PANEL_ROWS);
-        for (j, affine) in self.transform.inputs.iter().enumerate() {
-            let from = &panel[j * PANEL_ROWS + offset..][..count];
-            let to = tile.input_column(j, &self.transform);
-            let (shift, factor) = (T::from_f64(affine.shift), T::from_f64(affine.factor));
-            for (to, &from) in to.iter_mut().zip(from) {
-                *to = (T::from_f32(from) - shift) * factor;
+        let lies_ready = self.stored && count == PANEL_ROWS && T::borrowed(panel).is_some();
+        tile.panel = lies_ready.then_some(first / PANEL_ROWS);
+        if !lies_ready {
+            for (j, affine) in self.transform.inputs.iter().enumerate() {
+                let from = &panel[j * PANEL_ROWS + offset..][..count];
+                let to = tile.input_column(j, &self.transform);
+                let (shift, factor) = (T::from_f64(affine.shift), T::from_f64(affine.factor));
+                for (to, &from) in to.iter_mut().zip(from) {
+                    *to = (T::from_f32(from) - shift) * factor;
+                }
+                to[count..].fill(T::default());
             }
-            to[count..].fill(T::default());
         }
         let y = &self.targets.values()[first..first + count];
         for (to, &from) in tile.y.iter_mut().zip(y) {
@@ -338,6 +432,7 @@ impl Design {
     #[inline(always)]
     fn fill_gathered<T: Real>(&self, rows: &[u32], tile: &mut Tile<T>) {
         let count = rows.len();
+        tile.panel = None;
         let values = self.features.values();
         let targets = self.targets.values();
         let d = self.features.columns();
@@ -427,22 +522,24 @@ impl Design {
             type Output = Vec<(f64, f64)>;
 
             #[inline(always)]
-            fn with_simd<S: Simd>(self, _: S) -> Self::Output {
+            fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
                 let skip = usize::from(self.0.transform.intercept);
                 let mut tile = self.0.tile::<f64>();
                 let mut sums = vec![(0.0, 0.0); self.0.columns() - skip];
                 for span in self.0.spans(Selection::Range(self.1.start, self.1.end)) {
                     self.0.fill(span, &mut tile);
                     for (sums, column) in sums.iter_mut().zip(tile.z[skip * PANEL_ROWS..].chunks(PANEL_ROWS)) {
-                        let (mut sum, mut squares) = ([0.0; 16], [0.0; 16]);
-                        for lane in column.chunks_exact(16) {
-                            for i in 0..16 {
-                                sum[i] += lane[i];
-                                squares[i] += lane[i] * lane[i];
+                        let (mut sum, mut squares) = ([f64::zero_lanes(simd); 2], [f64::zero_lanes(simd); 2]);
+                        let one = f64::splat_lanes(simd, 1.0);
+                        for lanes in f64::lanes::<S>(column).chunks_exact(2) {
+                            for i in 0..2 {
+                                sum[i] = f64::fma_lanes(simd, one, lanes[i], sum[i]);
+                                squares[i] = f64::fma_lanes(simd, lanes[i], lanes[i], squares[i]);
                             }
                         }
-                        sums.0 += sum.iter().sum::<f64>();
-                        sums.1 += squares.iter().sum::<f64>();
+                        let total = |of: [_; 2]| of.into_iter().map(|lanes| f64::sum_lanes(simd, lanes)).sum::<f64>();
+                        sums.0 += total(sum);
+                        sums.1 += total(squares);
                     }
                 }
                 sums

@@ -10,8 +10,8 @@
 //! are in `f64` and do not depend on the number of threads.
 
 use super::buffer::Buffer;
-use super::design::{Design, Selection, Tile, fold_selection, map_selection};
-use super::gram::GramSum;
+use super::design::{Design, Selection, Substitution, Tile, fold_selection, map_selection};
+use super::gram::{Ahead, Columns, GramSum, GramSums};
 use super::real::Real;
 use crate::device::PANEL_ROWS;
 use gemm::Parallelism;
@@ -93,18 +93,12 @@ pub struct Sums {
 }
 
 impl Sums {
-    fn absorb(&mut self, part: Self) {
-        fn add(into: &mut Vec<f64>, from: Vec<f64>) {
-            if into.is_empty() {
-                *into = from;
-            } else {
-                into.iter_mut().zip(from).for_each(|(a, b)| *a += b);
-            }
-        }
+    fn absorb(&mut self, part: &Self) {
+        let add = |into: &mut [f64], from: &[f64]| into.iter_mut().zip(from).for_each(|(a, b)| *a += b);
         self.loss += part.loss;
-        add(&mut self.gradient, part.gradient);
-        add(&mut self.squares, part.squares);
-        add(&mut self.gram, part.gram);
+        add(&mut self.gradient, &part.gradient);
+        add(&mut self.squares, &part.squares);
+        add(&mut self.gram, &part.gram);
         self.correct += part.correct;
         self.largest_predictor = self.largest_predictor.max(part.largest_predictor);
         self.smallest_margin = self.smallest_margin.min(part.smallest_margin);
@@ -139,9 +133,11 @@ impl<T: Real> Work<T> {
 
 /// `eta = theta z`: `C x PANEL_ROWS` from `C x D` and `D x PANEL_ROWS`.
 #[inline(always)]
-pub(super) fn predictors<T: Real, S: Simd>(theta: &[T], z: &[T], columns: usize, eta: &mut [T]) {
+pub(super) fn predictors<T: Real, S: Simd>(simd: S, theta: &[T], z: Columns<'_, T>, eta: &mut [T]) {
     let outputs = eta.len() / PANEL_ROWS;
+    let columns = theta.len() / outputs;
     if outputs > 1 {
+        assert!(z.main.len() >= columns * PANEL_ROWS, "columns of a design with several outputs follow one another");
         // SAFETY: the three matrices have the stated shapes.
         unsafe {
             gemm::gemm(
@@ -155,7 +151,7 @@ pub(super) fn predictors<T: Real, S: Simd>(theta: &[T], z: &[T], columns: usize,
                 theta.as_ptr(),
                 1,
                 columns as isize,
-                z.as_ptr(),
+                z.main.as_ptr(),
                 1,
                 PANEL_ROWS as isize,
                 T::default(),
@@ -168,42 +164,28 @@ pub(super) fn predictors<T: Real, S: Simd>(theta: &[T], z: &[T], columns: usize,
         }
         return;
     }
-    eta.fill(T::default());
-    let mut j = 0;
-    while j + 4 <= columns {
-        let t = [theta[j], theta[j + 1], theta[j + 2], theta[j + 3]];
-        let (a, rest) = z[j * PANEL_ROWS..(j + 4) * PANEL_ROWS].split_at(PANEL_ROWS);
-        let (b, rest) = rest.split_at(PANEL_ROWS);
-        let (c, d) = rest.split_at(PANEL_ROWS);
-        for i in 0..PANEL_ROWS {
-            eta[i] = T::fma::<S>(
-                t[3],
-                d[i],
-                T::fma::<S>(t[2], c[i], T::fma::<S>(t[1], b[i], T::fma::<S>(t[0], a[i], eta[i]))),
-            );
+    // Eight registers of rows at once, so that their running sums stay in registers.
+    const TOGETHER: usize = 8;
+    for (group, eta) in T::lanes_mut::<S>(eta).chunks_exact_mut(TOGETHER).enumerate() {
+        let mut sums = [T::zero_lanes(simd); TOGETHER];
+        for (j, &t) in theta.iter().enumerate() {
+            let t = T::splat_lanes(simd, t);
+            let column = &T::lanes::<S>(z.get(j))[group * TOGETHER..][..TOGETHER];
+            for (sum, &column) in sums.iter_mut().zip(column) {
+                *sum = T::fma_lanes(simd, t, column, *sum);
+            }
         }
-        j += 4;
-    }
-    for j in j..columns {
-        let column = &z[j * PANEL_ROWS..][..PANEL_ROWS];
-        for i in 0..PANEL_ROWS {
-            eta[i] = T::fma::<S>(theta[j], column[i], eta[i]);
-        }
+        eta.copy_from_slice(&sums);
     }
 }
 
 /// `sums += r z'`: `C x D` from `C x PANEL_ROWS` and `D x PANEL_ROWS`.
 #[inline(always)]
-pub(super) fn add_products<T: Real, S: Simd>(
-    simd: S,
-    r: &[T],
-    z: &[T],
-    columns: usize,
-    product: &mut [T],
-    sums: &mut [f64],
-) {
+pub(super) fn add_products<T: Real, S: Simd>(simd: S, r: &[T], z: Columns<'_, T>, product: &mut [T], sums: &mut [f64]) {
     let outputs = r.len() / PANEL_ROWS;
+    let columns = sums.len() / outputs;
     if outputs > 1 {
+        assert!(z.main.len() >= columns * PANEL_ROWS, "columns of a design with several outputs follow one another");
         // SAFETY: the three matrices have the stated shapes.
         unsafe {
             gemm::gemm(
@@ -217,7 +199,7 @@ pub(super) fn add_products<T: Real, S: Simd>(
                 r.as_ptr(),
                 1,
                 PANEL_ROWS as isize,
-                z.as_ptr(),
+                z.main.as_ptr(),
                 PANEL_ROWS as isize,
                 1,
                 T::default(),
@@ -228,60 +210,81 @@ pub(super) fn add_products<T: Real, S: Simd>(
                 Parallelism::None,
             );
         }
-    } else {
-        let r = T::lanes::<S>(r);
-        for (j, out) in product.iter_mut().enumerate() {
-            let column = T::lanes::<S>(&z[j * PANEL_ROWS..][..PANEL_ROWS]);
-            // Two running sums hide the latency of the multiply-add.
-            let mut sum = [T::zero_lanes(simd); 2];
-            for (r, column) in r.chunks_exact(2).zip(column.chunks_exact(2)) {
-                sum[0] = T::fma_lanes(simd, r[0], column[0], sum[0]);
-                sum[1] = T::fma_lanes(simd, r[1], column[1], sum[1]);
+        for (sum, &p) in sums.iter_mut().zip(product.iter()) {
+            *sum += p.to_f64();
+        }
+        return;
+    }
+    // Four columns at once share the loads of `r` and hide the latency of the multiply-add.
+    const TOGETHER: usize = 4;
+    let r = T::lanes::<S>(r);
+    for first in (0..columns).step_by(TOGETHER) {
+        let z: [_; TOGETHER] = std::array::from_fn(|c| T::lanes::<S>(z.get(first + c)));
+        let mut of_columns = [T::zero_lanes(simd); TOGETHER];
+        for (step, &r) in r.iter().enumerate() {
+            for (sum, z) in of_columns.iter_mut().zip(&z) {
+                *sum = T::fma_lanes(simd, r, z[step], *sum);
             }
-            *out = T::sum_lanes(simd, sum[0]) + T::sum_lanes(simd, sum[1]);
+        }
+        for (sum, of_column) in sums[first..].iter_mut().zip(of_columns) {
+            *sum += T::sum_lanes(simd, of_column).to_f64();
         }
     }
-    for (sum, &p) in sums.iter_mut().zip(product.iter()) {
-        *sum += p.to_f64();
+}
+
+/// What the rows of a tile add up to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowSums {
+    pub loss: f64,
+    pub correct: u64,
+    pub largest_predictor: f64,
+    pub smallest_margin: f64,
+}
+
+/// Lanes of a running sum over rows: a multiple of every register's.
+const LANES: usize = 16;
+
+#[inline(always)]
+fn sum_rows<T: Real>(values: &[T]) -> f64 {
+    let mut lanes = [T::default(); LANES];
+    for values in values.chunks_exact(LANES) {
+        for i in 0..LANES {
+            lanes[i] += values[i];
+        }
     }
+    lanes.iter().map(|l| l.to_f64()).sum()
 }
 
 /// The largest absolute value.
 #[inline(always)]
 fn largest<T: Real>(eta: &[T]) -> f64 {
-    let mut lanes = [T::default(); 16];
-    for eta in eta.chunks_exact(16) {
-        for i in 0..16 {
+    let mut lanes = [T::default(); LANES];
+    for eta in eta.chunks_exact(LANES) {
+        for i in 0..LANES {
             lanes[i] = lanes[i].larger(eta[i].abs());
         }
     }
     lanes.iter().fold(0.0, |m, l| m.max(l.to_f64()))
 }
 
-/// How many rows are classified rightly, and the smallest margin `(2y - 1) eta`. A predictor of zero says class 0.
+/// From `eta` and `y` to loss, residual and weight, row by row; rows beyond the tile's get zeros. A predictor of zero says
+/// class 0; the margin is `(2y - 1) eta`.
 #[inline(always)]
-fn margins<T: Real>(eta: &[T], y: &[T]) -> (u64, f64) {
-    let mut smallest = T::from_f64(f64::from(f32::MAX));
-    let mut correct = 0_u32;
-    for (&eta, &y) in eta.iter().zip(y) {
-        let margin = if y == T::ONE { eta } else { -eta };
-        let right = (eta > T::default()) == (y == T::ONE);
-        correct += u32::from(right);
-        smallest = if margin < smallest { margin } else { smallest };
-    }
-    (u64::from(correct), smallest.to_f64())
-}
-
-/// From `eta` and `y` to loss, residual and weight, row by row; rows beyond the tile's get zeros.
-#[inline(always)]
-pub(super) fn binary_rows<T: Real, S: Simd>(work: &mut Work<T>, tile: &Tile<T>) {
+pub(super) fn binary_rows<T: Real, S: Simd>(work: &mut Work<T>, tile: &Tile<T>) -> RowSums {
     let rows = tile.rows;
+    work.eta[rows..].fill(T::default());
+    let largest_predictor = largest(&work.eta);
+    // Rows that are not there are as if predicted rightly beyond doubt.
+    work.eta[rows..].fill(T::from_f64(-f64::from(f32::MAX)));
     let (eta, y) = (&work.eta[..PANEL_ROWS], &tile.y[..PANEL_ROWS]);
     let (residual, weight) = (&mut work.residual[..PANEL_ROWS], &mut work.weight[..PANEL_ROWS]);
     let loss = &mut work.loss[..PANEL_ROWS];
     for i in 0..PANEL_ROWS {
         let e = T::exp::<S>(-eta[i].abs());
-        let high = T::ONE / (T::ONE + e);
+        // One division gives 1/(1+e) and e/(2+e), which the logarithm is a series in.
+        let (a, b) = (T::ONE + e, T::ONE + T::ONE + e);
+        let both = T::ONE / (a * b);
+        let high = both * b;
         let low = e * high;
         let positive = eta[i] > T::default();
         let (p, q) = if positive { (high, low) } else { (low, high) };
@@ -289,18 +292,34 @@ pub(super) fn binary_rows<T: Real, S: Simd>(work: &mut Work<T>, tile: &Tile<T>) 
         residual[i] = p * (T::ONE - y[i]) - q * y[i];
         weight[i] = high * low;
         let hinge = if positive { eta[i] } else { T::default() };
-        loss[i] = (hinge - y[i] * eta[i]) + T::ln_1p_unit::<S>(e);
+        loss[i] = (hinge - y[i] * eta[i]) + T::ln_by_series::<S>(e * (both * a));
+    }
+    let mut margins = [T::from_f64(f64::from(f32::MAX)); LANES];
+    let mut right = [T::default(); LANES];
+    for (eta, y) in eta.chunks_exact(LANES).zip(y.chunks_exact(LANES)) {
+        for i in 0..LANES {
+            let margin = if y[i] == T::ONE { eta[i] } else { -eta[i] };
+            let is_right = (eta[i] > T::default()) == (y[i] == T::ONE);
+            right[i] += if is_right { T::ONE } else { T::default() };
+            margins[i] = if margin < margins[i] { margin } else { margins[i] };
+        }
     }
     residual[rows..].fill(T::default());
     weight[rows..].fill(T::default());
     loss[rows..].fill(T::default());
+    RowSums {
+        loss: sum_rows(loss),
+        correct: right.iter().map(|r| r.to_f64() as u64).sum::<u64>() - (PANEL_ROWS - rows) as u64,
+        largest_predictor,
+        smallest_margin: margins.iter().fold(f64::INFINITY, |least, m| least.min(m.to_f64())),
+    }
 }
 
-/// Turns linear predictors into probabilities in place; residuals and losses beside them. Answers how many rows are
-/// classified rightly (of equally probable classes the first counts) and the smallest margin: the target's predictor less
-/// the largest of the others.
+/// Turns linear predictors into probabilities in place; residuals and losses beside them. Of equally probable classes
+/// the first is predicted; the margin is the target's predictor less the largest of the others.
 #[inline(always)]
-pub(super) fn multinomial_rows<T: Real, S: Simd>(work: &mut Work<T>, tile: &Tile<T>, reference: bool) -> (u64, f64) {
+pub(super) fn multinomial_rows<T: Real, S: Simd>(work: &mut Work<T>, tile: &Tile<T>, reference: bool) -> RowSums {
+    let largest_predictor = self::largest(&work.eta);
     let rows = tile.rows;
     let outputs = work.eta.len() / PANEL_ROWS;
     let nothing = T::from_f64(f64::from(f32::MIN));
@@ -349,8 +368,8 @@ pub(super) fn multinomial_rows<T: Real, S: Simd>(work: &mut Work<T>, tile: &Tile
         residual[rows..].fill(T::default());
         p[rows..].fill(T::default());
     }
-    for i in 0..rows {
-        work.loss[i] = T::from_f64(sum[i].to_f64().ln() + (largest[i] - of_target[i]).to_f64());
+    for i in 0..PANEL_ROWS {
+        work.loss[i] = T::ln::<S>(sum[i]) + (largest[i] - of_target[i]);
     }
     work.loss[rows..].fill(T::default());
     let (mut correct, mut smallest) = (0, f64::INFINITY);
@@ -358,7 +377,7 @@ pub(super) fn multinomial_rows<T: Real, S: Simd>(work: &mut Work<T>, tile: &Tile
         correct += u64::from(class_of_largest[i] == tile.y[i]);
         smallest = smallest.min((of_target[i] - of_others[i]).to_f64());
     }
-    (correct, smallest)
+    RowSums { loss: sum_rows(&work.loss), correct, largest_predictor, smallest_margin: smallest }
 }
 
 /// One pass over a selection in `T`.
@@ -385,36 +404,31 @@ impl<T: Real> WithSimd for Pass<'_, T> {
             smallest_margin: f64::INFINITY,
             ..Sums::default()
         };
-        let mut gram = (self.request.gram != GramWeights::None).then(|| GramSum::<T>::new(columns));
+        let mut gram = (self.request.gram != GramWeights::None).then(|| GramSum::<T>::new::<S>(columns));
+        // With one output the gradient is a row of the Gram matrix.
+        let beside_gram = gram.is_some() && outputs == 1;
         let mut work = Work::<T>::new(self.design, outputs, self.theta);
         let mut tile = self.design.tile();
         for span in self.design.spans(self.selection) {
             self.design.fill(span, &mut tile);
             let tile = &tile;
-            let (z, rows) = (&tile.z[..], tile.rows);
-            predictors::<T, S>(&work.theta, z, columns, &mut work.eta);
-            sums.largest_predictor = sums.largest_predictor.max(largest(&work.eta));
-            match self.likelihood {
-                Likelihood::Binary => {
-                    let (correct, margin) = margins(&work.eta[..rows], &tile.y[..rows]);
-                    sums.correct += correct;
-                    sums.smallest_margin = sums.smallest_margin.min(margin);
-                    binary_rows::<T, S>(&mut work, tile);
-                }
-                Likelihood::Multinomial { reference, .. } => {
-                    let (correct, margin) = multinomial_rows::<T, S>(&mut work, tile, reference);
-                    sums.correct += correct;
-                    sums.smallest_margin = sums.smallest_margin.min(margin);
-                }
-            }
-            sums.loss += work.loss[..rows].iter().map(|l| l.to_f64()).sum::<f64>();
-            if self.request.gradient {
-                add_products(simd, &work.residual, z, columns, &mut work.product, &mut sums.gradient);
+            let z = self.design.view(tile);
+            predictors::<T, S>(simd, &work.theta, z, &mut work.eta);
+            let of_rows = match self.likelihood {
+                Likelihood::Binary => binary_rows::<T, S>(&mut work, tile),
+                Likelihood::Multinomial { reference, .. } => multinomial_rows::<T, S>(&mut work, tile, reference),
+            };
+            sums.loss += of_rows.loss;
+            sums.correct += of_rows.correct;
+            sums.largest_predictor = sums.largest_predictor.max(of_rows.largest_predictor);
+            sums.smallest_margin = sums.smallest_margin.min(of_rows.smallest_margin);
+            if self.request.gradient && !beside_gram {
+                add_products(simd, &work.residual, z, &mut work.product, &mut sums.gradient);
             }
             if self.request.squares {
                 for (c, squares) in sums.squares.chunks_exact_mut(columns).enumerate() {
                     let r = &work.residual[c * PANEL_ROWS..][..PANEL_ROWS];
-                    for (sum, column) in squares.iter_mut().zip(z.chunks_exact(PANEL_ROWS)) {
+                    for (sum, column) in squares.iter_mut().zip(z.main.chunks_exact(PANEL_ROWS)) {
                         let mut lanes = [T::default(); 16];
                         for (r, z) in r.chunks_exact(16).zip(column.chunks_exact(16)) {
                             for i in 0..16 {
@@ -435,16 +449,22 @@ impl<T: Real> WithSimd for Pass<'_, T> {
                         }
                     }
                     (GramWeights::Unit, _) => {
-                        work.weight[..rows].fill(T::ONE);
-                        work.weight[rows..].fill(T::default());
+                        work.weight[..tile.rows].fill(T::ONE);
+                        work.weight[tile.rows..].fill(T::default());
                     }
                     _ => {}
                 }
-                gram.add(simd, z, &work.weight);
+                let (features, targets) = self.design.after(span);
+                Ahead(targets).fetch();
+                gram.add(simd, z, &work.weight, &work.residual[..PANEL_ROWS], features);
             }
         }
         if let Some(gram) = gram {
-            sums.gram = gram.finish();
+            let GramSums { gram, products } = gram.finish(simd);
+            sums.gram = gram;
+            if self.request.gradient && beside_gram {
+                sums.gradient = products;
+            }
         }
         sums
     }
@@ -460,19 +480,51 @@ pub fn pass(
     request: Request,
     high: bool,
 ) -> Sums {
-    let one = |_: usize, selection: Selection<'_>| {
-        if high {
-            let kind = std::marker::PhantomData::<f64>;
-            Arch::new().dispatch(Pass { design, likelihood, theta, selection, request, kind })
-        } else {
-            let kind = std::marker::PhantomData::<f32>;
-            Arch::new().dispatch(Pass { design, likelihood, theta, selection, request, kind })
-        }
+    if high {
+        return sum::<f64>(design, likelihood, theta, selection, request);
+    }
+    let as_stored = if request.squares { None } else { as_stored(design, likelihood, high) };
+    let Some((stored, substitution)) = as_stored else {
+        return sum::<f32>(design, likelihood, theta, selection, request);
     };
-    let mut total = Sums { smallest_margin: f64::INFINITY, ..Sums::default() };
+    let mut sums = sum::<f32>(&stored, likelihood, &substitution.coefficients(theta), selection, request);
+    if request.gradient {
+        sums.gradient = substitution.products(&sums.gradient);
+    }
+    if request.gram != GramWeights::None {
+        sums.gram = substitution.gram(&sums.gram);
+    }
+    sums
+}
+
+/// The design by way of its columns as they are stored, where sums with one output in `f32` may be formed so.
+pub(super) fn as_stored(design: &Design, likelihood: Likelihood, high: bool) -> Option<(Design, Substitution)> {
+    if high || likelihood.outputs() > 1 { None } else { design.as_stored() }
+}
+
+/// A pass whose products are of type `T`.
+fn sum<T: Real>(
+    design: &Design,
+    likelihood: Likelihood,
+    theta: &[f64],
+    selection: Selection<'_>,
+    request: Request,
+) -> Sums {
+    let (d, c) = (design.columns(), likelihood.outputs());
+    let zeros = |wanted: bool, len: usize| vec![0.0; if wanted { len } else { 0 }];
+    let mut total = Sums {
+        gradient: zeros(request.gradient, c * d),
+        squares: zeros(request.squares, c * d),
+        gram: zeros(request.gram != GramWeights::None, d * d),
+        smallest_margin: f64::INFINITY,
+        ..Sums::default()
+    };
+    let one = |_: usize, selection: Selection<'_>| {
+        let kind = std::marker::PhantomData::<T>;
+        Arch::new().dispatch(Pass { design, likelihood, theta, selection, request, kind })
+    };
     // Wide Gram matrices are added up as they come, so that no more of them exist than threads work on.
-    let bytes = if request.gram == GramWeights::None { 0 } else { 8 * design.columns().pow(2) };
-    fold_selection(selection, bytes, one, |part| total.absorb(part));
+    fold_selection(selection, 8 * total.gram.len(), one, |part| total.absorb(&part));
     total
 }
 
@@ -487,15 +539,14 @@ impl WithSimd for Predict<'_> {
     type Output = Vec<f64>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Vec<f64> {
-        let columns = self.design.columns();
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<f64> {
         let mut eta = Buffer::<f64>::new(self.outputs * PANEL_ROWS);
         let mut all = Vec::with_capacity(self.outputs * self.selection.len());
         let mut tile = self.design.tile();
         for span in self.design.spans(self.selection) {
             self.design.fill(span, &mut tile);
             let tile = &tile;
-            predictors::<f64, S>(self.theta, &tile.z, columns, &mut eta);
+            predictors::<f64, S>(simd, self.theta, self.design.view(tile), &mut eta);
             for i in 0..tile.rows {
                 all.extend((0..self.outputs).map(|c| eta[c * PANEL_ROWS + i]));
             }
@@ -608,6 +659,42 @@ pub(super) mod tests {
                 }
                 assert_eq!(sums.correct, correct);
             }
+        }
+    }
+
+    #[test]
+    fn sums_over_columns_as_they_are_stored_are_those_of_the_design() {
+        let features = Panels::from_fn(3000, 7, |r, c| {
+            let wave = ((r * (31 + 2 * c) % 997) as f32 / 997.0 - 0.5) * 3.0;
+            wave + c as f32
+        });
+        let targets = Panels::from_fn(3000, 1, |r, _| ((r * 31 + r / 7) % 2) as f32);
+        let (mean, sd): (Vec<f64>, Vec<f64>) = (0..7).map(|c| (f64::from(c), 0.86 + 0.01 * f64::from(c))).unzip();
+        let transform = Transform::standardized(Expansion::Linear, true, 7, &mean, &sd);
+        // Rows from the middle of a panel to the middle of another.
+        let design = Design::new(features, targets, 100..2900, Arc::new(transform));
+        assert!(design.as_stored().is_some());
+        let theta = theta(8);
+        let rows: Vec<u32> = (0..2800).step_by(3).collect();
+        let request = Request { squares: false, ..ALL };
+        for selection in [Selection::Range(0, 2800), Selection::Range(156, 2716), Selection::List(&rows)] {
+            let fast = pass(&design, Likelihood::Binary, &theta, selection, request, false);
+            let high = pass(&design, Likelihood::Binary, &theta, selection, request, true);
+            close(&[fast.loss], &[high.loss], 1e-6);
+            close(&fast.gradient, &high.gradient, 1e-5);
+            close(&fast.gram, &high.gram, 1e-5);
+            assert_eq!(fast.correct, high.correct);
+            close(
+                &[fast.smallest_margin, fast.largest_predictor],
+                &[high.smallest_margin, high.largest_predictor],
+                1e-5,
+            );
+            let v: Vec<f64> = theta.iter().rev().copied().collect();
+            let product = |high| {
+                super::super::curvature::CurvatureWeights::at(&design, Likelihood::Binary, &theta, selection, high)
+                    .multiply(&design, &v, selection)
+            };
+            close(&product(false), &product(true), 1e-5);
         }
     }
 

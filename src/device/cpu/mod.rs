@@ -6,6 +6,7 @@ pub mod design;
 pub mod glm;
 mod gram;
 pub mod linalg;
+pub mod moments;
 mod parallel;
 mod real;
 

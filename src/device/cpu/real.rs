@@ -29,6 +29,8 @@ pub trait Real:
     /// A vector register of an instruction set.
     type Lanes<S: Simd>: Copy;
 
+    /// Single-precision numbers as they are, if this is their type.
+    fn borrowed(values: &[f32]) -> Option<&[Self]>;
     /// From single precision.
     fn from_f32(x: f32) -> Self;
     /// From double precision.
@@ -43,11 +45,19 @@ pub trait Real:
     fn larger(self, other: Self) -> Self;
     /// `exp(x)` to about one unit in the last place; arguments beyond the finite range are clamped to it.
     fn exp<S: Simd>(x: Self) -> Self;
-    /// `ln(1 + e)` for `0 <= e <= 1`.
-    fn ln_1p_unit<S: Simd>(e: Self) -> Self;
+    /// `2 atanh(s)` for `|s| <= 1/3`: with `s = e/(2+e)` that is `ln(1+e)`.
+    fn ln_by_series<S: Simd>(s: Self) -> Self;
+    /// `ln(x)` of a positive normal number.
+    fn ln<S: Simd>(x: Self) -> Self;
 
     /// Numbers as whole registers; the length must be a multiple of 16.
     fn lanes<S: Simd>(values: &[Self]) -> &[Self::Lanes<S>];
+    /// Numbers as whole registers, to be changed.
+    fn lanes_mut<S: Simd>(values: &mut [Self]) -> &mut [Self::Lanes<S>];
+    /// One number in every lane.
+    fn splat_lanes<S: Simd>(simd: S, value: Self) -> Self::Lanes<S>;
+    /// `a * b` lane by lane.
+    fn mul_lanes<S: Simd>(simd: S, a: Self::Lanes<S>, b: Self::Lanes<S>) -> Self::Lanes<S>;
     /// A register of zeros.
     fn zero_lanes<S: Simd>(simd: S) -> Self::Lanes<S>;
     /// `a * b + c` lane by lane.
@@ -56,20 +66,24 @@ pub trait Real:
     fn sum_lanes<S: Simd>(simd: S, a: Self::Lanes<S>) -> Self;
 }
 
-/// `ln(1 + e) = 2 atanh(s)`, `s = e / (2 + e) <= 1/3`: a series in `s^2 <= 1/9`.
-macro_rules! ln_1p_unit {
-    ($e:expr, $fma:path, [$($c:expr),*]) => {{
-        let s = $e / (2.0 + $e);
-        let s2 = s * s;
+/// `2 atanh(s) = 2 (s + s^3/3 + s^5/5 + ...)`, `s^2 <= 1/9`.
+macro_rules! ln_by_series {
+    ($s:expr, $fma:path, [$($c:expr),*]) => {{
+        let s2 = $s * $s;
         let mut p = 0.0;
         $( p = $fma(p, s2, $c); )*
-        2.0 * $fma(s * s2, p, s)
+        2.0 * $fma($s * s2, p, $s)
     }};
 }
 
 impl Real for f32 {
     const ONE: Self = 1.0;
     type Lanes<S: Simd> = S::f32s;
+
+    #[inline(always)]
+    fn borrowed(values: &[f32]) -> Option<&[Self]> {
+        Some(values)
+    }
 
     #[inline(always)]
     fn from_f32(x: f32) -> Self {
@@ -120,13 +134,42 @@ impl Real for f32 {
     }
 
     #[inline(always)]
-    fn ln_1p_unit<S: Simd>(e: Self) -> Self {
-        ln_1p_unit!(e, Self::fma::<S>, [1.0 / 15.0, 1.0 / 13.0, 1.0 / 11.0, 1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0])
+    fn ln<S: Simd>(x: Self) -> Self {
+        // x = 2^k m with 3/4 <= m < 3/2; k comes from the exponent bits and becomes a number by way of the mantissa's.
+        const MAGIC: f32 = 12_582_912.0;
+        let k = (x.to_bits() as i32 - 0.75_f32.to_bits() as i32) >> 23;
+        let m = f32::from_bits((x.to_bits() as i32 - (k << 23)) as u32);
+        let k = f32::from_bits((MAGIC.to_bits() as i32 + k) as u32) - MAGIC;
+        Self::fma::<S>(k, std::f32::consts::LN_2, Self::ln_by_series::<S>((m - 1.0) / (m + 1.0)))
+    }
+
+    #[inline(always)]
+    fn ln_by_series<S: Simd>(s: Self) -> Self {
+        ln_by_series!(
+            s,
+            Self::fma::<S>,
+            [1.0 / 15.0, 1.0 / 13.0, 1.0 / 11.0, 1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0]
+        )
     }
 
     #[inline(always)]
     fn lanes<S: Simd>(values: &[Self]) -> &[Self::Lanes<S>] {
         S::as_simd_f32s(values).0
+    }
+
+    #[inline(always)]
+    fn lanes_mut<S: Simd>(values: &mut [Self]) -> &mut [Self::Lanes<S>] {
+        S::as_mut_simd_f32s(values).0
+    }
+
+    #[inline(always)]
+    fn splat_lanes<S: Simd>(simd: S, value: Self) -> Self::Lanes<S> {
+        simd.splat_f32s(value)
+    }
+
+    #[inline(always)]
+    fn mul_lanes<S: Simd>(simd: S, a: Self::Lanes<S>, b: Self::Lanes<S>) -> Self::Lanes<S> {
+        simd.mul_f32s(a, b)
     }
 
     #[inline(always)]
@@ -148,6 +191,11 @@ impl Real for f32 {
 impl Real for f64 {
     const ONE: Self = 1.0;
     type Lanes<S: Simd> = S::f64s;
+
+    #[inline(always)]
+    fn borrowed(_: &[f32]) -> Option<&[Self]> {
+        None
+    }
 
     #[inline(always)]
     fn from_f32(x: f32) -> Self {
@@ -211,9 +259,18 @@ impl Real for f64 {
     }
 
     #[inline(always)]
-    fn ln_1p_unit<S: Simd>(e: Self) -> Self {
-        ln_1p_unit!(
-            e,
+    fn ln<S: Simd>(x: Self) -> Self {
+        const MAGIC: f64 = 6_755_399_441_055_744.0;
+        let k = (x.to_bits() as i64 - 0.75_f64.to_bits() as i64) >> 52;
+        let m = f64::from_bits((x.to_bits() as i64 - (k << 52)) as u64);
+        let k = f64::from_bits((MAGIC.to_bits() as i64 + k) as u64) - MAGIC;
+        Self::fma::<S>(k, std::f64::consts::LN_2, Self::ln_by_series::<S>((m - 1.0) / (m + 1.0)))
+    }
+
+    #[inline(always)]
+    fn ln_by_series<S: Simd>(s: Self) -> Self {
+        ln_by_series!(
+            s,
             Self::fma::<S>,
             [
                 1.0 / 33.0,
@@ -239,6 +296,21 @@ impl Real for f64 {
     #[inline(always)]
     fn lanes<S: Simd>(values: &[Self]) -> &[Self::Lanes<S>] {
         S::as_simd_f64s(values).0
+    }
+
+    #[inline(always)]
+    fn lanes_mut<S: Simd>(values: &mut [Self]) -> &mut [Self::Lanes<S>] {
+        S::as_mut_simd_f64s(values).0
+    }
+
+    #[inline(always)]
+    fn splat_lanes<S: Simd>(simd: S, value: Self) -> Self::Lanes<S> {
+        simd.splat_f64s(value)
+    }
+
+    #[inline(always)]
+    fn mul_lanes<S: Simd>(simd: S, a: Self::Lanes<S>, b: Self::Lanes<S>) -> Self::Lanes<S> {
+        simd.mul_f64s(a, b)
     }
 
     #[inline(always)]
@@ -278,11 +350,18 @@ mod tests {
     fn logarithms_agree_with_the_standard_library() {
         for i in 0..=1000 {
             let e = f64::from(i) * 1e-3;
-            assert!((<f64 as Real>::ln_1p_unit::<Scalar>(e) - e.ln_1p()).abs() <= 3e-16, "ln(1+{e})");
-            assert!(
-                (f64::from(<f32 as Real>::ln_1p_unit::<Scalar>(e as f32)) - (e as f32 as f64).ln_1p()).abs() < 1.2e-7
-            );
+            assert!((<f64 as Real>::ln_by_series::<Scalar>(e / (2.0 + e)) - e.ln_1p()).abs() <= 4e-16, "ln(1+{e})");
+            let single = e as f32;
+            let got = f64::from(<f32 as Real>::ln_by_series::<Scalar>(single / (2.0 + single)));
+            assert!((got - f64::from(single).ln_1p()).abs() < 1.2e-7, "ln(1+{e}) in f32");
         }
-        assert_eq!(<f64 as Real>::ln_1p_unit::<Scalar>(1e-300), 1e-300);
+        for i in -3000..3000 {
+            let x = (f64::from(i) * 0.02).exp();
+            assert!((<f64 as Real>::ln::<Scalar>(x) - x.ln()).abs() <= 4e-16 * x.ln().abs().max(1.0), "ln({x})");
+            let single = x as f32;
+            let (got, expected) = (f64::from(<f32 as Real>::ln::<Scalar>(single)), f64::from(single).ln());
+            assert!((got - expected).abs() < 1.8e-7 * expected.abs().max(1.0), "ln({x}) in f32: {got} {expected}");
+        }
+        assert_eq!(<f64 as Real>::ln_by_series::<Scalar>(1e-300), 2e-300);
     }
 }

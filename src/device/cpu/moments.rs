@@ -1,0 +1,83 @@
+//! Mean, spread and range of a piece of a column.
+
+use pulp::{Arch, Simd, WithSimd};
+
+/// Moments of some numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Moments {
+    /// Their mean.
+    pub mean: f64,
+    /// Sum of squared deviations from the mean.
+    pub squares: f64,
+    /// The smallest.
+    pub min: f32,
+    /// The largest.
+    pub max: f32,
+}
+
+/// Running sums side by side.
+const LANES: usize = 16;
+
+struct Take<'a>(&'a [f32]);
+
+impl WithSimd for Take<'_> {
+    type Output = Moments;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Moments {
+        let (whole, rest) = self.0.as_chunks::<LANES>();
+        let mut sums = [0.0_f64; LANES];
+        for values in whole {
+            for i in 0..LANES {
+                sums[i] += f64::from(values[i]);
+            }
+        }
+        let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+        for values in whole {
+            for i in 0..LANES {
+                low[i] = if values[i] < low[i] { values[i] } else { low[i] };
+                high[i] = if values[i] > high[i] { values[i] } else { high[i] };
+            }
+        }
+        let sum = sums.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(x)).sum::<f64>();
+        let mean = sum / self.0.len() as f64;
+        let mut squares = [0.0_f64; LANES];
+        for values in whole {
+            for i in 0..LANES {
+                let deviation = f64::from(values[i]) - mean;
+                squares[i] += deviation * deviation;
+            }
+        }
+        let of_rest: f64 = rest.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
+        Moments {
+            mean,
+            squares: squares.iter().sum::<f64>() + of_rest,
+            min: low.iter().chain(rest).copied().fold(f32::INFINITY, f32::min),
+            max: high.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max),
+        }
+    }
+}
+
+/// The moments of `values`, of which there is one at least and none is NaN.
+#[must_use]
+pub fn moments(values: &[f32]) -> Moments {
+    Arch::new().dispatch(Take(values))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_agree_with_their_definition() {
+        for len in [1, 15, 16, 256, 299] {
+            let values: Vec<f32> = (0..len).map(|i| ((i * 37 % 101) as f32).sin() + 3.0).collect();
+            let got = moments(&values);
+            let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / len as f64;
+            let squares: f64 = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
+            assert!((got.mean - mean).abs() < 1e-14 && (got.squares - squares).abs() < 1e-12, "{got:?}");
+            assert_eq!(got.min, values.iter().copied().fold(f32::INFINITY, f32::min));
+            assert_eq!(got.max, values.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        }
+    }
+}
