@@ -7,9 +7,10 @@ use crate::experiment::{self, CellConfig, CellFolder, CellResult, Opened, open_p
 use crate::model::{Coefficient, Held, Inspection, RowStatistics, Separability};
 use crate::oracle::SettingValue;
 use crate::workbench::Workbench;
-use comfy_table::{CellAlignment, Table, TableStyle, presets};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle, presets};
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use serde::Serialize;
+use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -26,6 +27,12 @@ Examples:
   parsimony inspect runs/quickstart/cells/3f9a0c12ab34cd56 --raw --level 0.99
   parsimony inspect 3f9a --format json
   parsimony inspect 3f9a --format csv --out coefficients.csv --rows rows.parquet";
+
+/// A rule above and below the table and one below its header.
+const RULED: TableStyle = TableStyle::new()
+    .top_border(LineStyle::none().fill('─').junction('─'))
+    .header_separator(LineStyle::none().fill('─').junction('─'))
+    .bottom_border(LineStyle::none().fill('─').junction('─'));
 
 /// Show standard errors, tests, deviances, leverages and leave-one-out figures of a cell
 #[derive(clap::Args)]
@@ -261,7 +268,7 @@ impl<'a> Report<'a> {
 
     fn coefficients(&self) -> String {
         let of = &self.inspection;
-        let interval = format!("{} % interval", number(100.0 * self.level, 6));
+        let from = format!("{} % from", (1e8 * self.level).round() / 1e6);
         let mut header = vec!["class", "coefficient", "estimate"];
         let is_shown = |find: fn(&Coefficient) -> bool| of.coefficients.iter().any(find);
         let (has_errors, has_tests) = (is_shown(|c| c.standard_error.is_some()), is_shown(|c| c.statistic.is_some()));
@@ -269,7 +276,7 @@ impl<'a> Report<'a> {
             header.push("std. error");
         }
         if has_tests {
-            header.extend([if self.is_gaussian() { "t" } else { "z" }, "p", &interval, ""]);
+            header.extend([if self.is_gaussian() { "t" } else { "z" }, "p", &from, "to"]);
         }
         let has_reasons = of.regularizer != "l1" && is_shown(|c| c.held.is_some());
         if has_reasons {
@@ -312,7 +319,7 @@ impl<'a> Report<'a> {
             rows.iter_mut().for_each(|row| drop(row.remove(0)));
             numeric.iter_mut().for_each(|column| *column -= 1);
         }
-        aligned(presets::UTF8_HORIZONTAL_ONLY, Some(header), rows, &numeric)
+        aligned(RULED, Some(header), rows, &numeric)
     }
 
     /// What must be known to read the tables.
@@ -368,7 +375,8 @@ impl<'a> Report<'a> {
             true => format!("\"{}\"", text.replace('"', "\"\"")),
             false => text.to_owned(),
         };
-        let value = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
+        // As in JSON: small numbers with an exponent.
+        let value = |value: Option<f64>| value.map(|value| Value::from(value).to_string()).unwrap_or_default();
         let mut text = "class,coefficient,estimate,standard_error,statistic,p,low,high,held\n".to_owned();
         for c in &self.inspection.coefficients {
             let held = c.held.and_then(|held| serde_json::to_value(held).ok());
@@ -377,7 +385,7 @@ impl<'a> Report<'a> {
                 "{},{},{},{},{},{},{},{},{}",
                 quoted(c.class.as_deref().unwrap_or_default()),
                 quoted(&c.name),
-                c.estimate,
+                value(Some(c.estimate)),
                 value(c.standard_error),
                 value(c.statistic),
                 value(c.p),
