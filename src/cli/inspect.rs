@@ -188,9 +188,13 @@ impl<'a> Report<'a> {
     /// The figures of the whole fit, in two columns.
     fn figures(&self) -> String {
         let of = &self.inspection;
-        let free = of.coefficients.iter().filter(|coefficient| coefficient.held.is_none()).count();
+        let count = |is: fn(&Coefficient) -> bool| of.coefficients.iter().filter(|coefficient| is(coefficient)).count();
+        let free = count(|coefficient| coefficient.held.is_none());
         let coefficients = match of.coefficients.len() {
-            all if all == free || of.regularizer == "l1" => all.to_string(),
+            all if of.regularizer == "l1" => {
+                format!("{all}, {} not zero", count(|coefficient| coefficient.estimate != 0.0))
+            }
+            all if all == free => all.to_string(),
             all => format!("{all}, {free} free"),
         };
         let left = [

@@ -34,8 +34,8 @@ def binomial(y, z, hat=True):
     fit = sm.GLM(y, z, family=sm.families.Binomial()).fit(start_params=logit.params, tol=1e-14, maxiter=100)
     assert np.abs(logit.params - fit.params).max() < 1e-9 * np.abs(fit.params).max()
     leverage = fit.get_hat_matrix_diag()
-    return {**table(logit), "log_likelihood": logit.llf, "null_log_likelihood": logit.llnull, "deviance": fit.deviance,
-            "null_deviance": fit.null_deviance, "r_squared": logit.prsquared, "aic": logit.aic, "bic": logit.bic,
+    return {**table(logit), "log_likelihood": logit.llf, "null_log_likelihood": -fit.null_deviance / 2, "deviance": fit.deviance,
+            "null_deviance": fit.null_deviance, "r_squared": 1 - fit.deviance / fit.null_deviance, "aic": logit.aic, "bic": logit.bic,
             "leverages": leverage.tolist() if hat else [leverage.max(), int(leverage.argmax())]}
 
 
