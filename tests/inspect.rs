@@ -436,6 +436,28 @@ fn coefficients_without_a_standard_error_are_named_and_the_others_right() {
         assert!(difference < 1e-5);
     }
 
+    // One of three groups bears a single class, and it is the one whose column depends on the others and the constant: all
+    // others of the group grow, and the constant against them.
+    let group = |row: usize| if is_marked(row) { 2 } else { row % 2 };
+    let grouped = |rows: &[usize], groups: usize| {
+        let features = Panels::from_fn(rows.len(), d + groups, |row, column| match column {
+            column if column >= d => f32::from(u8::from(group(rows[row]) == column - d)),
+            column => data.train.features.get(rows[row], column),
+        });
+        let names = [&data.columns[..], &["a".into(), "b".into(), "c".into()][..groups]].concat();
+        let model = model_data(features, data.train.targets.gather(rows), data.task.clone(), names);
+        let model = build(&model, "logistic", &raw_high());
+        inspect_at(&*model, &fit(&*model, "irls", &[], 100), 0.95, false)
+    };
+    let all: Vec<usize> = (0..90).collect();
+    let rest: Vec<usize> = (0..90).filter(|&row| group(row) < 2).collect();
+    let (inspection, expected) = (grouped(&all, 3), grouped(&rest, 1));
+    let held: Vec<_> = inspection.coefficients.iter().map(|c| c.held).collect();
+    let separated = Some(Held::Separated);
+    assert_eq!(held, [separated, None, None, None, separated, separated, Some(Held::Dependent)]);
+    let errors = |of: &Inspection| -> Vec<f64> { (1..4).map(|j| of.coefficients[j].standard_error.unwrap()).collect() };
+    assert!(relative_error(&errors(&inspection), &errors(&expected)) < 1e-5);
+
     // A penalty that chooses.
     let settings = [("regularizer", word("l1")), ("strength", SettingValue::Real(0.08)), ("accuracy", word("high"))];
     let model = build(&data, "logistic", &settings);

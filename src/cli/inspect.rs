@@ -28,6 +28,9 @@ Examples:
   parsimony inspect 3f9a --format json
   parsimony inspect 3f9a --format csv --out coefficients.csv --rows rows.parquet";
 
+/// Notes are about as wide as a table.
+const NOTE_WIDTH: usize = 100;
+
 /// A rule above and below the table and one below its header.
 const RULED: TableStyle = TableStyle::new()
     .top_border(LineStyle::none().fill('─').junction('─'))
@@ -361,8 +364,15 @@ impl<'a> Report<'a> {
         }
         match &of.not_left_out {
             Some(reason) => notes.push(format!("No figures of rows left out: {reason}.")),
-            None if self.is_gaussian() => notes.push("Left out: each row by a fit to all others, exactly.".into()),
-            None => notes.push("Left out: each row by one Newton step of the fit to all others.".into()),
+            None => {
+                let exact = if self.is_gaussian() { "the fit" } else { "one Newton step towards the fit" };
+                let same = match of.regularizer {
+                    "ridge" if self.is_standardized => ", columns scaled as here",
+                    "l1" => ", the same columns chosen",
+                    _ => "",
+                };
+                notes.push(format!("Left out: each row by {exact} to all others{same}."));
+            }
         }
         if self.is_standardized {
             notes.push(if self.raw {
@@ -371,7 +381,7 @@ impl<'a> Report<'a> {
                 "Coefficients are those of standardized columns; --raw states them for the columns as they are.".into()
             });
         }
-        notes.iter().map(|note| format!("{note}\n")).collect()
+        notes.iter().map(|note| wrapped(note)).collect()
     }
 
     fn csv(&self) -> String {
@@ -456,6 +466,26 @@ fn probability(p: f64) -> String {
         _ if p > 0.0 => format!("{p:.1e}"),
         _ => "<1e-300".into(),
     }
+}
+
+/// A note in lines of at most [`NOTE_WIDTH`] characters.
+fn wrapped(note: &str) -> String {
+    let (mut text, mut width) = (String::new(), 0);
+    for word in note.split(' ') {
+        let length = word.chars().count();
+        if width > 0 && width + 1 + length > NOTE_WIDTH {
+            text.push('\n');
+            width = 0;
+        }
+        if width > 0 {
+            text.push(' ');
+            width += 1;
+        }
+        text.push_str(word);
+        width += length;
+    }
+    text.push('\n');
+    text
 }
 
 /// Pads the numbers of a column so that their points stand below each other.

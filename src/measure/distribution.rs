@@ -63,7 +63,7 @@ mod tests {
             (9.0, 2.2571768119076647e-19),
             (37.0, 1.1451142445047853e-299),
         ] {
-            assert!((normal.two_sided(z) / expected - 1.0).abs() < 1e-13, "{z}: {:e}", normal.two_sided(z));
+            assert!((normal.two_sided(z) / expected - 1.0).abs() < 1e-9, "{z}: {:e}", normal.two_sided(z));
         }
         for (freedom, z, expected) in [
             (1.0, 0.5, 0.7048327646991335),

@@ -45,7 +45,8 @@ pub struct Inspection {
     pub loss: f64,
     /// Share of training rows classified rightly.
     pub accuracy: Option<f64>,
-    /// Mean loss of rows that were left out: exact for a real target, else one Newton step from it.
+    /// Mean loss of rows that were left out: exact for a real target (under l1, while it chooses the same columns), else
+    /// one Newton step from it.
     pub left_out_loss: Option<f64>,
     /// Share of rows classified rightly when left out.
     pub left_out_accuracy: Option<f64>,
@@ -122,7 +123,7 @@ pub struct RowStatistics {
     pub predictors: Vec<f64>,
     /// Probabilities, `n x K`, or expected values, `n x 1`.
     pub fitted: Vec<f64>,
-    /// Leverages.
+    /// Leverages; with several predictors of a row they may exceed 1.
     pub leverages: Vec<f64>,
     /// Leave-one-out predictors, `n x C`; empty where they mean nothing.
     pub left_out: Vec<f64>,

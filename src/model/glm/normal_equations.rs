@@ -124,7 +124,7 @@ impl Glm {
 
     /// Newton's step at a point in `f64` throughout, along the coordinates that `step` moves: a direction of recession
     /// hides in the rounding of `f32` sums.
-    fn precise_step(&self, at: &Vector, step: &Vector) -> Result<(Vector, Cost)> {
+    pub(super) fn precise_step(&self, at: &Vector, step: &Vector) -> Result<(Vector, Cost)> {
         let free: Vec<usize> = (0..step.len()).filter(|&i| step.host()[i] != 0.0).collect();
         if free.is_empty() || step.len() > DENSE_LIMIT {
             return Ok((step.clone(), Cost::default()));

@@ -30,8 +30,11 @@ const OPTIMUM: f64 = 0.01;
 /// Linear predictors beyond this size call for a look for separation.
 const SUSPICIOUS_PREDICTOR: f64 = 12.0;
 
-/// A direction of recession moves a coefficient if by more than this share of the one that it moves most.
-const MOVING: f64 = 1e-6;
+/// Newton steps after which what does converge has done so, while coefficients without a finite optimum still grow.
+const SETTLING_STEPS: usize = 4;
+
+/// A coefficient still grows if by more than this share of the one that grows most.
+const GROWING: f64 = 1e-3;
 
 /// A point and what follows from the information there.
 struct Point {
@@ -53,8 +56,8 @@ struct Point {
     /// Rows classified rightly.
     correct: u64,
     separation: Option<Separability>,
-    /// The direction of recession; zeros where there is none.
-    recession: Vec<f64>,
+    /// The direction in which coefficients without a finite optimum grow; zeros where there are none.
+    growth: Vec<f64>,
 }
 
 /// A coefficient to be shown: a sum over coordinates.
@@ -118,17 +121,30 @@ impl Glm {
         for (&i, s) in free.iter().zip(factor.t().dot(&factor.dot(&of_free))) {
             step.host_mut()[i] = -s;
         }
-        let (mut separation, mut recession) = (None, vec![0.0; p]);
+        let (mut separation, mut growth) = (None, vec![0.0; p]);
         if self.penalty().1 == 0.0
             && sums.largest_predictor > SUSPICIOUS_PREDICTOR
             && let Some(found) = NormalEquations::separation(self, &theta, &step)?.value
         {
             separation = Some(if found.complete { Separability::Complete } else { Separability::Quasi });
-            let least = MOVING * found.direction.norm_max();
-            recession = found.direction.host().iter().map(|&v| if v.abs() > least { v } else { 0.0 }).collect();
+            // One separating direction is known, there may be more: Newton's steps go along all of them for ever.
+            let direction = if found.complete { found.direction } else { self.step_after_settling(&theta, &step)? };
+            let least = GROWING * direction.norm_max();
+            growth =
+                direction.host().iter().map(|&v| if found.complete || v.abs() > least { v } else { 0.0 }).collect();
         }
         let (loss, correct) = (sums.loss, sums.correct);
-        Ok(Point { theta, held, free, factor, diagonal, gradient, step, loss, correct, separation, recession })
+        Ok(Point { theta, held, free, factor, diagonal, gradient, step, loss, correct, separation, growth })
+    }
+
+    /// Newton's step some steps on, along the same coordinates.
+    fn step_after_settling(&self, theta: &Vector, step: &Vector) -> Result<Vector> {
+        let (mut at, mut step) = (theta.clone(), step.clone());
+        for _ in 0..SETTLING_STEPS {
+            at.axpy(1.0, &step);
+            step = self.precise_step(&at, &step)?.0;
+        }
+        Ok(step)
     }
 
     /// Why coordinates are not free: l1 holds them at zero, others make them superfluous.
@@ -328,9 +344,9 @@ impl Glm {
         if self.penalty().0 == "l1" {
             return Some(Held::Penalized);
         }
-        let along: f64 = terms.iter().map(|&(i, factor)| factor * point.recession[i]).sum();
-        let size: f64 = terms.iter().map(|&(i, factor)| (factor * point.recession[i]).abs()).sum();
-        if along.abs() > MOVING * size {
+        let along: f64 = terms.iter().map(|&(i, factor)| factor * point.growth[i]).sum();
+        let size: f64 = terms.iter().map(|&(i, factor)| (factor * point.growth[i]).abs()).sum();
+        if along.abs() > GROWING * size {
             return Some(Held::Separated);
         }
         let mut reasons = terms.iter().map(|&(i, _)| point.held[i]);
