@@ -15,12 +15,14 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
-CELL is the folder of a cell, or the beginning of a cell's ID, which is looked for under runs/. Its dataset is opened again:
-the statistics are those of the training rows at the stored coefficients, in 64 bits. docs/methods.md has the equations.
+CELL is the folder of a cell, or the beginning of a cell's ID, which is looked for under runs/.
+Its dataset is opened again: the statistics are those of the training rows at the stored
+coefficients, in 64 bits. docs/methods.md has the equations.
 
---rows writes for each training row: `row` (counted from 0 in the dataset), `target`, `predictor`, `probability_CLASS` of
-every class or `expected`, `leverage`, and `left_out_predictor`, that of a fit to all other rows. Where there are several
-classes, each has its own predictors.
+--rows writes for each training row: `row` (counted from 0 in the dataset), `target`,
+`predictor`, `probability_CLASS` of every class or `expected`, `leverage`, and
+`left_out_predictor`, that of a fit to all other rows. Where several classes have coefficients,
+each has its own predictors.
 
 Examples:
   parsimony inspect 3f9a
