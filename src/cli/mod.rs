@@ -4,6 +4,7 @@ mod cell;
 mod data;
 mod doctor;
 mod info;
+mod inspect;
 mod list;
 mod output;
 mod predict;
@@ -49,6 +50,7 @@ enum Verb {
     List(list::Arguments),
     Info(info::Arguments),
     Data(data::Arguments),
+    Inspect(inspect::Arguments),
     Predict(predict::Arguments),
     Doctor(doctor::Arguments),
     #[command(hide = true)]
@@ -88,6 +90,7 @@ impl Verb {
             Self::List(arguments) => done(list::run(workbench, &arguments)),
             Self::Info(arguments) => done(info::run(workbench, &arguments)),
             Self::Data(arguments) => done(data::run(workbench, &arguments)),
+            Self::Inspect(arguments) => done(inspect::run(workbench, &arguments)),
             Self::Predict(arguments) => done(predict::run(workbench, &arguments)),
             Self::Doctor(arguments) => done(doctor::run(workbench, &arguments)),
             Self::Cell(arguments) => done(cell::run(workbench, &arguments)),

@@ -6,9 +6,9 @@ use crate::data::{ReadOptions, read_features};
 use crate::device::Panels;
 use crate::error::{DataError, Error, Result};
 use crate::experiment::{CellConfig, CellFolder, read_json, read_weights, write_whole};
-use crate::model::Predictor;
+use crate::model::{Predictor, Weights};
 use crate::workbench::Workbench;
-use polars::prelude::{Column, CsvWriter, DataFrame, NamedFrom, ParquetWriter, SerWriter, Series};
+use polars::prelude::{Column, CsvWriter, DataFrame, NamedFrom, ParquetWriter, PolarsError, SerWriter, Series};
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -16,7 +16,8 @@ CELL is the folder of a cell, or the beginning of a cell's ID, which is looked f
 columns that the model was trained on, by name where the file has names; a target column is ignored. Standardization
 is part of the weights: give raw values.
 
-The output has a row for each row of the input: `probability_CLASS` for every class, then `predicted`.
+The output has a row for each row of the input: `probability_CLASS` for every class, then `predicted`; of a model of real
+numbers `predicted` alone.
 
 Examples:
   parsimony predict 3f9a --data new.csv --out scores.csv
@@ -43,41 +44,54 @@ pub struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum TableFormat {
+pub enum TableFormat {
     Csv,
     Parquet,
+}
+
+impl TableFormat {
+    /// The format that a file's name asks for.
+    fn of(path: &Path) -> Self {
+        if path.extension().is_some_and(|e| e == "parquet") { Self::Parquet } else { Self::Csv }
+    }
+}
+
+/// Writes a table in a format, by default the one that the file's name asks for.
+pub fn write_table(frame: &mut DataFrame, path: &Path, format: Option<TableFormat>) -> Result<()> {
+    let mut bytes = Vec::new();
+    match format.unwrap_or_else(|| TableFormat::of(path)) {
+        TableFormat::Csv => CsvWriter::new(&mut bytes).finish(frame),
+        TableFormat::Parquet => ParquetWriter::new(&mut bytes).finish(frame).map(drop),
+    }
+    .map_err(|error| Error::Numeric(format!("{}: {error}", path.display())))?;
+    write_whole(path, &bytes)
+}
+
+/// The fitted weights of a cell.
+pub fn weights(folder: &CellFolder) -> Result<Weights> {
+    if folder.weights().exists() {
+        return read_weights(&folder.weights());
+    }
+    let finding = match folder.read_result() {
+        Some(result) => format!("the cell has no weights: {} ({})", result.status, result.reason),
+        None => "the cell has no weights: it is not finished".to_owned(),
+    };
+    Err(DataError::new(folder.weights(), finding, "choose a cell that finished: `parsimony summary`").into())
 }
 
 pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<()> {
     let folder = find_cell(&arguments.cell, &arguments.runs)?;
     let config: CellConfig = read_json(&folder.config())?;
-    if !folder.weights().exists() {
-        let finding = match folder.read_result() {
-            Some(result) => format!("the cell has no weights: {} ({})", result.status, result.reason),
-            None => "the cell has no weights: it is not finished".to_owned(),
-        };
-        return Err(
-            DataError::new(folder.weights(), finding, "choose a cell that finished: `parsimony summary`").into()
-        );
-    }
-    let weights = read_weights(&folder.weights())?;
+    let weights = weights(&folder)?;
     let predictor = (workbench.model(&config.model.name)?.predictor)(&weights)?;
     let features = features(workbench, &arguments.data, predictor.columns())?;
     let mut frame = predict(&*predictor, &features)?;
-    let by_name =
-        if arguments.out.extension().is_some_and(|e| e == "parquet") { TableFormat::Parquet } else { TableFormat::Csv };
-    let mut bytes = Vec::new();
-    match arguments.format.unwrap_or(by_name) {
-        TableFormat::Csv => CsvWriter::new(&mut bytes).finish(&mut frame),
-        TableFormat::Parquet => ParquetWriter::new(&mut bytes).finish(&mut frame).map(drop),
-    }
-    .map_err(|error| Error::Numeric(format!("{}: {error}", arguments.out.display())))?;
-    write_whole(&arguments.out, &bytes)?;
+    write_table(&mut frame, &arguments.out, arguments.format)?;
     output::text(&format!("{} rows scored into {}\n", features.rows(), arguments.out.display()))
 }
 
 /// The folder of a cell given by its path or by the beginning of its ID.
-fn find_cell(cell: &str, runs: &Path) -> Result<CellFolder> {
+pub fn find_cell(cell: &str, runs: &Path) -> Result<CellFolder> {
     let path = Path::new(cell);
     if path.join("config.json").exists() {
         return Ok(CellFolder::new(path));
@@ -133,6 +147,11 @@ fn features(workbench: &Workbench, data: &str, wanted: &[String]) -> Result<Pane
 fn predict(predictor: &dyn Predictor, features: &Panels) -> Result<DataFrame> {
     let classes = predictor.classes();
     let probabilities = predictor.probabilities(features, 0..features.rows())?;
+    let failed = |error: PolarsError| Error::Numeric(format!("predictions: {error}"));
+    if classes.is_empty() {
+        let predicted = Series::new("predicted".into(), probabilities).into();
+        return DataFrame::new(features.rows(), vec![predicted]).map_err(failed);
+    }
     let rows = probabilities.chunks_exact(classes.len().max(1));
     // The first of several equally probable classes.
     let most_probable =
@@ -147,5 +166,5 @@ fn predict(predictor: &dyn Predictor, features: &Panels) -> Result<DataFrame> {
         })
         .collect();
     columns.push(Series::new("predicted".into(), predicted).into());
-    DataFrame::new(features.rows(), columns).map_err(|error| Error::Numeric(format!("predictions: {error}")))
+    DataFrame::new(features.rows(), columns).map_err(failed)
 }

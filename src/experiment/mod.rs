@@ -25,4 +25,5 @@ pub use runner::{Options, Outcome, State, run, state_of};
 pub use spec::{Folds, Reported, Spec, Target};
 
 pub(crate) use cell::run as run_cell;
+pub(crate) use problem::{Opened, model_settings, open as open_problem};
 pub(crate) use reference::solve as solve_reference;

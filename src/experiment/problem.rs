@@ -1,7 +1,7 @@
 //! From a cell's record back to its problem: the dataset opened, split, and the model built on it.
 
 use super::record::{CellConfig, content_hash};
-use crate::data::{RowOrder, Splits, Table, examples};
+use crate::data::{RowOrder, RowSet, Splits, Table, examples};
 use crate::device::PANEL_ROWS;
 use crate::error::{DataError, Result};
 use crate::model::{Model, ModelData};
@@ -43,6 +43,8 @@ pub struct Opened {
     pub model: Box<dyn Model>,
     /// Rows that stay together in minibatches.
     pub block_rows: usize,
+    /// The dataset's rows that are trained on.
+    pub train: RowSet,
 }
 
 /// Opens a cell's dataset and builds its model with the given settings.
@@ -57,10 +59,11 @@ pub fn open(workbench: &Workbench, config: &CellConfig, settings: &Settings) -> 
         let finding = "its content is not what it was when the experiment was planned";
         return Err(DataError::new(&dataset.name, finding, "run the experiment again").into());
     }
-    let data = model_data(&table, &dataset.split.apply(&table)?);
+    let splits = dataset.split.apply(&table)?;
+    let data = model_data(&table, &splits);
     drop(table);
     let model = (workbench.model(&config.model.name)?.build)(&data, settings)?;
-    Ok(Opened { model, block_rows: block_rows(dataset.order) })
+    Ok(Opened { model, block_rows: block_rows(dataset.order), train: splits.train })
 }
 
 /// The model's settings as recorded, checked again.

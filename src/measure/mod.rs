@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod compression;
+pub mod distribution;
 pub mod environment;
 pub mod memory;
 pub mod metrics;

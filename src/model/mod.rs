@@ -2,6 +2,7 @@
 //! evaluates itself on held-out rows, counts its parameters and writes weights that can be taken elsewhere.
 
 pub mod glm;
+mod inspection;
 
 use crate::data::{Examples, Task};
 use crate::device::Panels;
@@ -10,6 +11,8 @@ use crate::oracle::{Problem, Setting, Settings, Vector};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
+
+pub use inspection::{Coefficient, Held, Inspection, RowStatistics, Separability};
 
 /// The data a model is built on: splits of one table.
 #[derive(Debug, Clone)]
@@ -40,9 +43,9 @@ pub enum Split {
 /// A model's quality on some rows; every value is absent where there are no rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Mean loss per row in nats, without the regularizer.
+    /// Mean loss per row, without the regularizer: in nats, or half the squared error of a real target.
     pub loss: Option<f64>,
-    /// Share of rows whose most probable class is right.
+    /// Share of rows whose most probable class is right; absent where the target is a real number.
     pub accuracy: Option<f64>,
     /// Area under the ROC curve, ties counted half; two classes only.
     pub auc: Option<f64>,
@@ -92,6 +95,17 @@ pub trait Model: Problem {
 
     /// Whether the objective has one optimum that a reference solve can find to high precision.
     fn is_convex(&self) -> bool;
+
+    /// What statistics knows about fitted weights: standard errors, deviances, leverages (docs/methods.md). Intervals are
+    /// of confidence `level`; `raw` states coefficients for the columns as they stand in the data. `None` where the model
+    /// is no generalized linear model.
+    ///
+    /// # Errors
+    /// If the weights are not this model's, or the information matrix would be larger than the stated limit.
+    fn inspect(&self, weights: &Weights, level: f64, raw: bool) -> Result<Option<Inspection>> {
+        let _ = (weights, level, raw);
+        Ok(None)
+    }
 }
 
 /// Applies fitted weights to raw rows.
@@ -99,10 +113,10 @@ pub trait Predictor {
     /// Names of the raw feature columns expected, in order.
     fn columns(&self) -> &[String];
 
-    /// Names of the classes, in the order of the probabilities.
+    /// Names of the classes, in the order of the probabilities; none where the target is a real number.
     fn classes(&self) -> &[String];
 
-    /// Probabilities, `rows x classes` row by row, of the given rows of raw features.
+    /// Of the given rows of raw features: probabilities, `rows x classes` row by row, or a real target's expected value.
     ///
     /// # Errors
     /// If the number of columns is not the one expected.
@@ -137,5 +151,5 @@ impl std::fmt::Debug for ModelEntry {
 /// The models of this crate, in the order in which they are listed.
 #[must_use]
 pub fn registry() -> Vec<ModelEntry> {
-    vec![glm::LOGISTIC, glm::SOFTMAX]
+    vec![glm::LOGISTIC, glm::SOFTMAX, glm::LEAST_SQUARES]
 }

@@ -1,10 +1,10 @@
 //! Products with the Gauss-Newton matrix `sum_i J_i' H_i J_i` of a generalized linear model over a design.
 //!
-//! `J_i v` are linear predictors, `H_i` the Hessian of a row's loss in them: `p (1-p)` (binary) or `diag(p) - p p'`. What
+//! `J_i v` are linear predictors, `H_i` the Hessian of a row's loss in them: `p (1-p)` (binary), `diag(p) - p p'` or 1 (Gaussian). What
 //! `H_i` needs is formed once at a point ([`CurvatureWeights::at`]) and kept for many products.
 
 use super::design::{Design, Selection, map_selection};
-use super::glm::{Likelihood, Work, add_products, as_stored, binary_rows, multinomial_rows, predictors};
+use super::glm::{Likelihood, Work, add_products, as_stored, binary_rows, gaussian_rows, multinomial_rows, predictors};
 use super::real::Real;
 use crate::device::PANEL_ROWS;
 use pulp::{Arch, Simd, WithSimd};
@@ -14,8 +14,8 @@ use pulp::{Arch, Simd, WithSimd};
 pub struct CurvatureWeights {
     likelihood: Likelihood,
     high: bool,
-    /// Chunk by chunk in the order of [`map_selection`], tile by tile: `C x PANEL_ROWS` weights (binary) or
-    /// probabilities.
+    /// Chunk by chunk in the order of [`map_selection`], tile by tile: `C x PANEL_ROWS` weights (one predictor) or
+    /// probabilities (several classes).
     chunks: Vec<Weights>,
 }
 
@@ -49,6 +49,10 @@ impl<T: Real> WithSimd for FormWeights<'_, T> {
             match self.likelihood {
                 Likelihood::Binary => {
                     binary_rows::<T, S>(&mut work, tile);
+                    weights.extend_from_slice(&work.weight);
+                }
+                Likelihood::Gaussian => {
+                    gaussian_rows(&mut work, tile);
                     weights.extend_from_slice(&work.weight);
                 }
                 Likelihood::Multinomial { reference, .. } => {
@@ -86,7 +90,7 @@ impl<T: Real> WithSimd for Product<'_, T> {
             let Some(p) = weights.next() else { break };
             let z = self.design.view(tile);
             predictors::<T, S>(simd, &work.theta, z, &mut work.eta);
-            if self.likelihood == Likelihood::Binary {
+            if !matches!(self.likelihood, Likelihood::Multinomial { .. }) {
                 for ((out, &p), &t) in work.residual.iter_mut().zip(p).zip(work.eta.iter()) {
                     *out = p * t;
                 }

@@ -3,7 +3,8 @@
 //! With `eta_c = sum_j theta_cj z_j`, `c < C`:
 //! - binary (`C = 1`): `p = 1/(1+exp(-eta))`, loss `ln(1+exp(eta)) - y eta`, residual `p - y`, weight `p (1-p)`;
 //! - multinomial: `p_c = exp(eta_c) / sum_k exp(eta_k)`, where the reference parameterization has `C = K-1` and
-//!   `eta = 0` for the first class; loss `-ln p_y`, residual `p_c - [y = c]`, weights `p_a ([a = b] - p_b)`.
+//!   `eta = 0` for the first class; loss `-ln p_y`, residual `p_c - [y = c]`, weights `p_a ([a = b] - p_b)`;
+//! - Gaussian (`C = 1`, `y` real): loss `(eta - y)^2 / 2`, residual `eta - y`, weight 1.
 //!
 //! While a tile of 256 rows is in cache, predictors, probabilities, weights, loss, gradient `sum r z'` and Gram matrix
 //! `sum w z z'` are formed. Linear predictors and products are in `f32` or, for high accuracy, `f64`; sums over tiles
@@ -29,6 +30,8 @@ pub enum Likelihood {
         /// Whether the first class's linear predictor is fixed at zero.
         reference: bool,
     },
+    /// A real number of constant variance, one linear predictor.
+    Gaussian,
 }
 
 impl Likelihood {
@@ -36,17 +39,18 @@ impl Likelihood {
     #[must_use]
     pub fn outputs(self) -> usize {
         match self {
-            Self::Binary => 1,
+            Self::Binary | Self::Gaussian => 1,
             Self::Multinomial { classes, reference } => classes - usize::from(reference),
         }
     }
 
-    /// Number of classes.
+    /// Number of classes; none where the target is a real number.
     #[must_use]
     pub fn classes(self) -> usize {
         match self {
             Self::Binary => 2,
             Self::Multinomial { classes, .. } => classes,
+            Self::Gaussian => 0,
         }
     }
 }
@@ -84,11 +88,12 @@ pub struct Sums {
     pub squares: Vec<f64>,
     /// The Gram matrix's lower triangle, `D x D`.
     pub gram: Vec<f64>,
-    /// Rows whose most probable class is right.
+    /// Rows whose most probable class is right; 0 where there are no classes.
     pub correct: u64,
     /// The largest absolute linear predictor.
     pub largest_predictor: f64,
-    /// The smallest margin over rows: `(2y - 1) eta`, or the target's predictor less the largest of the others.
+    /// The smallest margin over rows: `(2y - 1) eta`, or the target's predictor less the largest of the others; infinite
+    /// where there are no classes.
     pub smallest_margin: f64,
 }
 
@@ -315,6 +320,29 @@ pub(super) fn binary_rows<T: Real, S: Simd>(work: &mut Work<T>, tile: &Tile<T>) 
     }
 }
 
+/// From `eta` and a real `y` to loss, residual and weight; rows beyond the tile's get zeros.
+#[inline(always)]
+pub(super) fn gaussian_rows<T: Real>(work: &mut Work<T>, tile: &Tile<T>) -> RowSums {
+    let rows = tile.rows;
+    let half = T::from_f64(0.5);
+    work.eta[rows..].fill(T::default());
+    for i in 0..PANEL_ROWS {
+        let residual = work.eta[i] - tile.y[i];
+        work.residual[i] = residual;
+        work.weight[i] = T::ONE;
+        work.loss[i] = half * residual * residual;
+    }
+    work.residual[rows..].fill(T::default());
+    work.weight[rows..].fill(T::default());
+    work.loss[rows..].fill(T::default());
+    RowSums {
+        loss: sum_rows(&work.loss),
+        correct: 0,
+        largest_predictor: largest(&work.eta),
+        smallest_margin: f64::INFINITY,
+    }
+}
+
 /// Turns linear predictors into probabilities in place; residuals and losses beside them. Of equally probable classes
 /// the first is predicted; the margin is the target's predictor less the largest of the others.
 #[inline(always)]
@@ -416,6 +444,7 @@ impl<T: Real> WithSimd for Pass<'_, T> {
             predictors::<T, S>(simd, &work.theta, z, &mut work.eta);
             let of_rows = match self.likelihood {
                 Likelihood::Binary => binary_rows::<T, S>(&mut work, tile),
+                Likelihood::Gaussian => gaussian_rows(&mut work, tile),
                 Likelihood::Multinomial { reference, .. } => multinomial_rows::<T, S>(&mut work, tile, reference),
             };
             sums.loss += of_rows.loss;
@@ -716,6 +745,35 @@ pub(super) mod tests {
                 close(&[(above - below) / (2.0 * h)], &[g], 1e-6);
             }
         }
+    }
+
+    #[test]
+    fn a_gaussian_pass_agrees_with_the_definition() {
+        let design = design(5000, 40);
+        let (d, all) = (design.columns(), Selection::Range(0, design.rows()));
+        let theta = theta(d);
+        let eta = linear_predictors(&design, 1, &theta, all);
+        let residuals: Vec<f64> = eta.iter().enumerate().map(|(i, eta)| eta - f64::from(design.target(i))).collect();
+        let loss = residuals.iter().map(|r| 0.5 * r * r).sum::<f64>();
+        // The information does not depend on the point, and is what the gradient gains along each coordinate.
+        let unit = pass(&design, Likelihood::Gaussian, &theta, all, Request { gram: GramWeights::Unit, ..ALL }, true);
+        for (high, tolerance) in [(true, 1e-13), (false, 2e-6)] {
+            let sums = pass(&design, Likelihood::Gaussian, &theta, all, ALL, high);
+            close(&[sums.loss], &[loss], tolerance);
+            close(&sums.gram, &unit.gram, tolerance);
+            assert_eq!((sums.correct, sums.smallest_margin), (0, f64::INFINITY));
+        }
+        let slopes = derivative(&design, Likelihood::Gaussian, &theta, &[&[1.0][..], &vec![0.0; d - 1]].concat(), all);
+        for (j, slope) in slopes.iter().enumerate() {
+            close(&[*slope], &[unit.gram[j * d]], 1e-8);
+        }
+        let sums = pass(&design, Likelihood::Gaussian, &theta, all, ALL, true);
+        let (h, mut moved) = (1e-5, theta.clone());
+        moved[2] += h;
+        let above = pass(&design, Likelihood::Gaussian, &moved, all, ALL, true).loss;
+        moved[2] -= 2.0 * h;
+        let below = pass(&design, Likelihood::Gaussian, &moved, all, ALL, true).loss;
+        close(&[(above - below) / (2.0 * h)], &sums.gradient[2..3], 1e-6);
     }
 
     #[test]

@@ -79,6 +79,19 @@ impl ScaledCholesky {
     pub fn solve(&self, right: ArrayView1<'_, f64>) -> Result<Array1<f64>> {
         Ok(cholesky_solve(&self.factor, (&right / &self.scale).view())? / &self.scale)
     }
+
+    /// The lower triangular `A` with `A' A` the inverse of the factorized matrix.
+    ///
+    /// # Errors
+    /// As [`cholesky_solve`].
+    pub fn inverse_factor(&self) -> Result<Array2<f64>> {
+        if self.factor.is_empty() {
+            return Ok(self.factor.clone());
+        }
+        let singular = |_| Error::Numeric("a triangular factor is singular".into());
+        let identity = Array2::eye(self.factor.nrows());
+        Ok(self.factor.solve_triangular(UPLO::Lower, Diag::NonUnit, &identity).map_err(singular)? / &self.scale)
+    }
 }
 
 /// Eigenvalues in increasing order and eigenvectors (columns) of a symmetric matrix.
@@ -141,6 +154,12 @@ mod tests {
         let x = factor.solve(array![4e12 + 2e3, 1e3 + 6.0].view()).unwrap();
         assert!((x[0] - 1.0).abs() < 1e-14 && (x[1] - 2.0).abs() < 1e-12, "{x}");
         assert!(factor.smallest_pivot > 0.9);
+        let inverse = factor.inverse_factor().unwrap();
+        let inverse = inverse.t().dot(&inverse);
+        for (right, column) in [(array![1.0, 0.0], 0), (array![0.0, 1.0], 1)] {
+            let solved = factor.solve(right.view()).unwrap();
+            assert!(solved.iter().zip(inverse.column(column)).all(|(a, b)| (a - b).abs() <= 1e-14 * a.abs()));
+        }
         let singular = array![[1.0, 1.0], [1.0, 1.0 - 1e-15]];
         let factor = ScaledCholesky::new(&singular, &[0, 1]).unwrap();
         assert!(factor.smallest_pivot < 1e-12);

@@ -5,6 +5,7 @@ pub mod curvature;
 pub mod design;
 pub mod glm;
 mod gram;
+pub mod leverage;
 pub mod linalg;
 pub mod moments;
 mod parallel;

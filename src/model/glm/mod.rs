@@ -1,4 +1,5 @@
-//! Generalized linear models: binary and multinomial logistic regression on inputs, their squares or products.
+//! Generalized linear models: least squares, binary and multinomial logistic regression on inputs, their squares or
+//! products.
 //!
 //! The objective is `F(theta) = (1/n) sum_i loss_i(theta) + R(theta)` in the mean convention: `R = strength/2 |theta|^2`
 //! (ridge) or `strength |theta|_1` (l1), the intercept never penalized. In scikit-learn's terms `strength = 1/(n C)`.
@@ -8,8 +9,9 @@
 mod consensus;
 mod normal_equations;
 mod predictor;
+mod statistics;
 
-use super::{Evaluation, Model, ModelData, ModelEntry, ParameterCounts, Split, Weights};
+use super::{Evaluation, Inspection, Model, ModelData, ModelEntry, ParameterCounts, Split, Weights};
 use crate::data::{Examples, Standardization, Task};
 use crate::device::cpu::curvature::CurvatureWeights;
 use crate::device::cpu::design::{Design, Expansion, Selection, Transform};
@@ -64,7 +66,7 @@ pub const LOGISTIC: ModelEntry = ModelEntry {
     paper: "McCullagh and Nelder 1989, chapter 4",
     settings: &SETTINGS,
     random_start: false,
-    build: |data, settings| Ok(Box::new(Glm::build(data, settings, false)?)),
+    build: |data, settings| Ok(Box::new(Glm::build(data, settings, Kind::Logistic)?)),
     predictor: |weights| Ok(Box::new(GlmPredictor::from_weights(weights)?)),
 };
 
@@ -75,9 +77,28 @@ pub const SOFTMAX: ModelEntry = ModelEntry {
     paper: "McCullagh and Nelder 1989, chapter 5; bound of the information: Böhning 1992",
     settings: &SOFTMAX_SETTINGS,
     random_start: false,
-    build: |data, settings| Ok(Box::new(Glm::build(data, settings, true)?)),
+    build: |data, settings| Ok(Box::new(Glm::build(data, settings, Kind::Softmax)?)),
     predictor: |weights| Ok(Box::new(GlmPredictor::from_weights(weights)?)),
 };
+
+/// Linear regression.
+pub const LEAST_SQUARES: ModelEntry = ModelEntry {
+    name: "least-squares",
+    summary: "linear regression of a real number on the inputs, their squares or products",
+    paper: "Gauss 1809; McCullagh and Nelder 1989, chapter 3",
+    settings: &SETTINGS,
+    random_start: false,
+    build: |data, settings| Ok(Box::new(Glm::build(data, settings, Kind::LeastSquares)?)),
+    predictor: |weights| Ok(Box::new(GlmPredictor::from_weights(weights)?)),
+};
+
+/// Which of the registered models is built.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Logistic,
+    Softmax,
+    LeastSquares,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Regularizer {
@@ -102,23 +123,39 @@ pub struct Glm {
 }
 
 impl Glm {
-    fn build(data: &ModelData, settings: &Settings, multinomial: bool) -> Result<Self> {
-        let name = if multinomial { "softmax" } else { "logistic" };
-        let unfit = |finding: String, remedy: &str| Error::config(format!("model {name}"), finding, remedy);
-        let Task::Classes(classes) = &data.task else {
-            return Err(unfit("the target is a real number, not a class".into(), "choose a target column of classes"));
+    fn build(data: &ModelData, settings: &Settings, kind: Kind) -> Result<Self> {
+        let name = match kind {
+            Kind::Logistic => LOGISTIC.name,
+            Kind::Softmax => SOFTMAX.name,
+            Kind::LeastSquares => LEAST_SQUARES.name,
         };
-        if classes.len() < 2 || (!multinomial && classes.len() > 2) {
-            return Err(unfit(
-                format!("the target has {} classes", classes.len()),
-                "`logistic` takes two classes, `softmax` two or more",
-            ));
+        let unfit = |finding: String, remedy: &str| Error::config(format!("model {name}"), finding, remedy);
+        let classes = match &data.task {
+            Task::Classes(classes) => &classes[..],
+            Task::Regression => &[],
+        };
+        match (&data.task, kind) {
+            (Task::Regression, Kind::LeastSquares) => {}
+            (Task::Regression, _) => {
+                let remedy = "choose a target column of classes, or the model `least-squares`";
+                return Err(unfit("the target is a real number, not a class".into(), remedy));
+            }
+            (Task::Classes(_), Kind::LeastSquares) => {
+                let remedy = "`logistic` and `softmax` take classes; if they are numbers, read the file with \
+                              task = \"regression\"";
+                return Err(unfit(format!("the target has {} classes", classes.len()), remedy));
+            }
+            _ if classes.len() < 2 || (kind == Kind::Logistic && classes.len() > 2) => {
+                let remedy = "`logistic` takes two classes, `softmax` two or more";
+                return Err(unfit(format!("the target has {} classes", classes.len()), remedy));
+            }
+            _ => {}
         }
         if data.train.rows() == 0 {
             return Err(unfit("there are no training rows".into(), "give the training split a larger share"));
         }
         let targets = &data.train.targets.values()[data.train.range.clone()];
-        if targets.iter().all(|target| *target == targets[0]) {
+        if kind != Kind::LeastSquares && targets.iter().all(|target| *target == targets[0]) {
             let name = &classes[targets[0] as usize];
             let remedy = "split so that training rows of every class remain: at random, stratified or by folds";
             return Err(unfit(format!("all training rows are of one class, {name}"), remedy));
@@ -142,16 +179,18 @@ impl Glm {
         };
         let transform =
             fit_transform(&data.train, expansion, settings.switch("intercept"), settings.switch("standardize"));
-        let likelihood = if multinomial {
-            let unique = matches!(regularizer, Regularizer::Ridge(s) if s > 0.0);
-            let reference = match settings.word("reference") {
-                "yes" => true,
-                "no" => false,
-                _ => !unique,
-            };
-            Likelihood::Multinomial { classes: classes.len(), reference }
-        } else {
-            Likelihood::Binary
+        let likelihood = match kind {
+            Kind::Logistic => Likelihood::Binary,
+            Kind::LeastSquares => Likelihood::Gaussian,
+            Kind::Softmax => {
+                let unique = matches!(regularizer, Regularizer::Ridge(s) if s > 0.0);
+                let reference = match settings.word("reference") {
+                    "yes" => true,
+                    "no" => false,
+                    _ => !unique,
+                };
+                Likelihood::Multinomial { classes: classes.len(), reference }
+            }
         };
         let design =
             |e: &Examples| Design::new(e.features.clone(), e.targets.clone(), e.range.clone(), Arc::clone(&transform));
@@ -166,7 +205,7 @@ impl Glm {
             test: design(&data.test),
             transform,
             inputs: data.columns.clone(),
-            classes: classes.clone(),
+            classes: classes.to_vec(),
         })
     }
 
@@ -302,7 +341,7 @@ impl Problem for Glm {
     fn coordinate_names(&self) -> Vec<String> {
         let names = self.column_names();
         match self.likelihood {
-            Likelihood::Binary => names,
+            Likelihood::Binary | Likelihood::Gaussian => names,
             Likelihood::Multinomial { classes, .. } => {
                 let own = &self.classes[classes - self.likelihood.outputs()..];
                 own.iter().flat_map(|class| names.iter().map(move |name| format!("{class}: {name}"))).collect()
@@ -440,7 +479,8 @@ impl Model for Glm {
         } else {
             None
         };
-        Ok(Evaluation { loss: Some(sums.loss / rows as f64), accuracy: Some(sums.correct as f64 / rows as f64), auc })
+        let accuracy = (self.likelihood != Likelihood::Gaussian).then(|| sums.correct as f64 / rows as f64);
+        Ok(Evaluation { loss: Some(sums.loss / rows as f64), accuracy, auc })
     }
 
     fn objective(&self, parameters: &Vector) -> Result<(f64, Option<f64>)> {
@@ -489,5 +529,9 @@ impl Model for Glm {
 
     fn is_convex(&self) -> bool {
         true
+    }
+
+    fn inspect(&self, weights: &Weights, level: f64, raw: bool) -> Result<Option<Inspection>> {
+        self.statistics(weights, level, raw).map(Some)
     }
 }

@@ -62,7 +62,7 @@ impl Glm {
         (first.unwrap_or_default(), information, cost)
     }
 
-    /// Böhning's bound over `rows`. It is formed once, so its sums are in `f64`: columns that depend on others are then
+    /// Böhning's bound over `rows` (for real targets the information itself). It is formed once, so its sums are in `f64`: columns that depend on others are then
     /// told from rounding.
     fn bound(&self, at: &Vector, rows: Rows<'_>) -> (Sums, Information, Cost) {
         let (selection, divisor) = self.selection(rows);
@@ -76,6 +76,7 @@ impl Glm {
         let ridge = (0..d).map(|j| if self.is_penalized(j) { strength } else { 0.0 }).collect();
         let left = match self.likelihood {
             Likelihood::Binary => Array2::from_elem((1, 1), 0.25),
+            Likelihood::Gaussian => Array2::from_elem((1, 1), 1.0),
             Likelihood::Multinomial { classes, .. } => {
                 let c = self.likelihood.outputs();
                 Array2::from_shape_fn((c, c), |(a, b)| 0.5 * (f64::from(u8::from(a == b)) - 1.0 / classes as f64))
@@ -123,7 +124,7 @@ impl Glm {
 
     /// Newton's step at a point in `f64` throughout, along the coordinates that `step` moves: a direction of recession
     /// hides in the rounding of `f32` sums.
-    fn precise_step(&self, at: &Vector, step: &Vector) -> Result<(Vector, Cost)> {
+    pub(super) fn precise_step(&self, at: &Vector, step: &Vector) -> Result<(Vector, Cost)> {
         let free: Vec<usize> = (0..step.len()).filter(|&i| step.host()[i] != 0.0).collect();
         if free.is_empty() || step.len() > DENSE_LIMIT {
             return Ok((step.clone(), Cost::default()));
@@ -199,7 +200,7 @@ impl NormalEquations for Glm {
     }
 
     fn separation(&self, at: &Vector, step: &Vector) -> Result<Answer<Option<Separation>>> {
-        if self.is_ridged() {
+        if self.is_ridged() || self.likelihood == Likelihood::Gaussian {
             return Ok(Answer { value: None, cost: Cost::default() });
         }
         let all = Selection::Range(0, self.train.rows());

@@ -32,10 +32,10 @@ impl GlmPredictor {
         if mean.len() != expansion.columns(columns.len()) || sd.len() != mean.len() {
             return Err(damaged("mean"));
         }
-        let likelihood = if text("model")? == "logistic" {
-            Likelihood::Binary
-        } else {
-            Likelihood::Multinomial { classes: classes.len(), reference: text("reference")? == "true" }
+        let likelihood = match text("model")?.as_str() {
+            "logistic" => Likelihood::Binary,
+            "least-squares" => Likelihood::Gaussian,
+            _ => Likelihood::Multinomial { classes: classes.len(), reference: text("reference")? == "true" },
         };
         let transform = Arc::new(Transform::standardized(expansion, intercept, columns.len(), mean, sd));
         let coefficients = tensor("coefficients")?.1.clone();
@@ -65,16 +65,25 @@ impl Predictor for GlmPredictor {
         }
         let targets = Panels::from_fn(features.rows(), 1, |_, _| 0.0);
         let design = Design::new(features.clone(), targets, rows.clone(), Arc::clone(&self.transform));
-        let outputs = self.likelihood.outputs();
-        let eta = glm::linear_predictors(&design, outputs, &self.coefficients, Selection::Range(0, rows.len()));
-        let zeros = self.classes.len() - outputs;
-        let mut probabilities = Vec::with_capacity(rows.len() * self.classes.len());
-        for eta in eta.chunks_exact(outputs) {
-            let logits = || std::iter::repeat_n(0.0, zeros).chain(eta.iter().copied());
-            let largest = logits().fold(f64::NEG_INFINITY, f64::max);
-            let total: f64 = logits().map(|l| (l - largest).exp()).sum();
-            probabilities.extend(logits().map(|l| (l - largest).exp() / total));
-        }
-        Ok(probabilities)
+        let (outputs, all) = (self.likelihood.outputs(), Selection::Range(0, rows.len()));
+        let eta = glm::linear_predictors(&design, outputs, &self.coefficients, all);
+        Ok(probabilities(self.likelihood, &eta))
     }
+}
+
+/// Probabilities of all classes from linear predictors, row by row; the predictor itself where the target is a real number.
+pub(super) fn probabilities(likelihood: Likelihood, eta: &[f64]) -> Vec<f64> {
+    if likelihood == Likelihood::Gaussian {
+        return eta.to_vec();
+    }
+    let outputs = likelihood.outputs();
+    let zeros = likelihood.classes() - outputs;
+    let mut probabilities = Vec::with_capacity(eta.len() / outputs * likelihood.classes());
+    for eta in eta.chunks_exact(outputs) {
+        let logits = || std::iter::repeat_n(0.0, zeros).chain(eta.iter().copied());
+        let largest = logits().fold(f64::NEG_INFINITY, f64::max);
+        let total: f64 = logits().map(|l| (l - largest).exp()).sum();
+        probabilities.extend(logits().map(|l| (l - largest).exp() / total));
+    }
+    probabilities
 }
