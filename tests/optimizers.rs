@@ -400,3 +400,23 @@ fn an_undeclared_question_is_refused_and_every_answer_is_counted() {
     assert_eq!(fit.counters.flops, 700.0 * (2.0 * 4.0 + 2.0 * 4.0 + 2.0 * 3.0 + 30.0));
     assert_eq!(fit.counters.bytes, 700.0 * 4.0 * 4.0);
 }
+
+#[test]
+fn a_fit_that_ends_at_a_gap_is_within_it_and_takes_fewer_passes() {
+    for (name, classes, reference) in MODELS {
+        let mut settings = vec![("accuracy", word("high"))];
+        if name == "softmax" {
+            settings.push(("reference", word(reference)));
+        }
+        let model = build(&drawn(3000, 5, classes), name, &settings);
+        let whole = fit(&*model, "irls", &[], 100);
+        let least = model.objective(&whole.parameters).unwrap().0;
+        for gap in [1e-4, 1e-6, 1e-10] {
+            let early = fit(&*model, "irls", &[("gap", real(gap))], 100);
+            assert!(matches!(early.outcome, Step::Converged(_)), "{:?}", early.outcome);
+            assert!(early.steps < whole.steps, "{name}, {gap:e}: {} of {} steps", early.steps, whole.steps);
+            let left = (model.objective(&early.parameters).unwrap().0 - least) / least;
+            assert!((-1e-14..=gap).contains(&left), "{name}, {gap:e}: {left:e} left");
+        }
+    }
+}

@@ -11,6 +11,9 @@ pub struct CellArguments {
     /// The folder of the cell
     #[arg(long)]
     dir: PathBuf,
+    /// Bytes of memory to keep within
+    #[arg(long)]
+    memory: Option<u64>,
 }
 
 /// Solve the problem of a cell to high precision (used by `run`)
@@ -22,12 +25,15 @@ pub struct ReferenceArguments {
     /// The ID of a cell with this problem
     #[arg(long)]
     cell: String,
+    /// Bytes of memory to keep within
+    #[arg(long)]
+    memory: Option<u64>,
 }
 
 pub fn run(workbench: &Workbench, arguments: &CellArguments) -> Result<()> {
-    experiment::run_cell(workbench, &arguments.dir).map(drop)
+    experiment::run_cell(workbench, &arguments.dir, arguments.memory).map(drop)
 }
 
 pub fn reference(workbench: &Workbench, arguments: &ReferenceArguments) -> Result<()> {
-    experiment::solve_reference(workbench, &arguments.dir, &arguments.cell)
+    experiment::solve_reference(workbench, &arguments.dir, &arguments.cell, arguments.memory)
 }

@@ -35,12 +35,42 @@ pub struct Arguments {
     /// Run finished cells again
     #[arg(long)]
     force: bool,
+    /// Keep every cell within so much memory, as 1GiB or 800MiB: of a larger dataset, what does not fit is brought in
+    /// piece by piece in every pass [default: what is available]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
     /// Show no progress
     #[arg(long, short)]
     quiet: bool,
     /// How --dry-run shows the plan
     #[arg(long, value_enum, default_value_t, requires = "dry_run")]
     format: Format,
+}
+
+/// The smallest memory that makes sense: what a process takes itself, and some data.
+const LEAST_MEMORY: u64 = 256 << 20;
+
+/// A number of bytes with a unit: `1GiB`, `800 MiB`, `2GB`.
+fn size(text: &str) -> std::result::Result<u64, String> {
+    const UNITS: [(&str, f64); 6] = [
+        ("KiB", 1024.0),
+        ("MiB", 1_048_576.0),
+        ("GiB", 1_073_741_824.0),
+        ("MB", 1e6),
+        ("GB", 1e9),
+        ("TiB", 1_099_511_627_776.0),
+    ];
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = &text[number.len()..];
+    let factor = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor);
+    let bytes = match (number.trim().parse::<f64>(), factor) {
+        (Ok(number), Some(factor)) if number > 0.0 => number * factor,
+        _ => return Err("write a number and a unit, as 1GiB, 800MiB or 2GB".into()),
+    };
+    if bytes < LEAST_MEMORY as f64 {
+        return Err(format!("a cell takes {} MiB at least", LEAST_MEMORY >> 20));
+    }
+    Ok(bytes as u64)
 }
 
 pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
@@ -52,7 +82,8 @@ pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     count_interruptions()?;
-    let options = Options { folder: folder.clone(), force: arguments.force, quiet: arguments.quiet };
+    let Arguments { force, quiet, memory, .. } = *arguments;
+    let options = Options { folder: folder.clone(), force, quiet, memory };
     let outcome = experiment::run(&spec, &plan, &options)?;
     if !arguments.quiet {
         say(format_args!(

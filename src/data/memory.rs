@@ -4,7 +4,7 @@ use super::registry::readable_bytes;
 
 /// Why `needed` bytes cannot be had, in words that follow them; `None` if they can.
 pub(super) fn shortage(needed: u64) -> Option<String> {
-    match available() {
+    match available_memory() {
         Some(available) if needed > available => Some(format!("where {} are available", readable_bytes(available))),
         Some(_) => None,
         None => {
@@ -18,7 +18,8 @@ pub(super) fn shortage(needed: u64) -> Option<String> {
 }
 
 /// Bytes that can be allocated without swapping, by the system's own estimate; `None` where it publishes none.
-fn available() -> Option<u64> {
+#[must_use]
+pub fn available_memory() -> Option<u64> {
     parse(&std::fs::read_to_string("/proc/meminfo").ok()?)
 }
 
@@ -37,6 +38,6 @@ mod tests {
         let text = "MemTotal:       24655080 kB\nMemFree:  1 kB\nMemAvailable:   22000000 kB\n";
         assert_eq!(parse(text), Some(22_000_000 * 1024));
         assert_eq!(parse("MemTotal: 1 kB\n"), None);
-        assert!(!cfg!(target_os = "linux") || available().is_some_and(|bytes| bytes > 1 << 20));
+        assert!(!cfg!(target_os = "linux") || available_memory().is_some_and(|bytes| bytes > 1 << 20));
     }
 }

@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use describe::{Description, describe};
+pub use memory::available_memory;
 pub use read::{Corpus, Format, ReadOptions, read, read_features, read_text};
 pub use split::{SplitSpec, Splits, examples};
 pub use standardize::Standardization;

@@ -87,7 +87,9 @@ pub(super) fn moments(examples: &Examples, of: impl Fn(&[f32]) -> Moments + Sync
         .par_chunks(CHUNK)
         .map(|chunk| {
             let mut total = vec![Moments::NONE; columns];
+            let mut pieces = examples.features.pieces();
             for &panel in chunk {
+                pieces.reach(panel);
                 let base = panel * PANEL_ROWS;
                 let first = rows.start.saturating_sub(base);
                 let last = (rows.end - base).min(PANEL_ROWS);

@@ -32,9 +32,10 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// # Errors
 /// If the record of the cell cannot be read or the result cannot be written. Whatever goes wrong with the cell itself
 /// is its result.
-pub fn run(workbench: &Workbench, folder: &Path) -> Result<CellResult> {
+pub fn run(workbench: &Workbench, folder: &Path, memory: Option<u64>) -> Result<CellResult> {
     let mut clock = Clock::start();
     interrupt::install()?;
+    problem::limit_memory(memory);
     let folder = CellFolder::new(folder);
     let config: CellConfig = read_json(&folder.config())?;
     write_json(&folder.environment(), &Environment::gather(config.threads))?;

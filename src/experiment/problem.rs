@@ -1,8 +1,9 @@
 //! From a cell's record back to its problem: the dataset opened, split, and the model built on it.
 
 use super::record::{CellConfig, content_hash};
-use crate::data::{RowOrder, RowSet, Splits, Table, examples};
+use crate::data::{RowOrder, RowSet, Splits, Table, available_memory, examples};
 use crate::device::PANEL_ROWS;
+use crate::device::panels::keep_resident;
 use crate::error::{DataError, Result};
 use crate::model::{Model, ModelData};
 use crate::oracle::Settings;
@@ -34,6 +35,19 @@ pub fn block_rows(order: RowOrder) -> usize {
     match order {
         RowOrder::Shuffled { .. } => PANEL_ROWS,
         RowOrder::AsRead => 1,
+    }
+}
+
+/// What a process takes beside its mapped files: code, threads, and the sums of a model of a few hundred coefficients.
+const OWN_MEMORY: u64 = 200 << 20;
+
+/// Keeps mapped files within `limit`, what the process takes itself included; without a limit, within four fifths of the
+/// memory that is available.
+pub fn limit_memory(limit: Option<u64>) {
+    match (limit, available_memory()) {
+        (Some(limit), _) => keep_resident(limit.saturating_sub(OWN_MEMORY)),
+        (None, Some(available)) => keep_resident(available / 5 * 4),
+        (None, None) => {}
     }
 }
 

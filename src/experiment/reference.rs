@@ -66,7 +66,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 
 /// Solves every convex problem that has no reference yet, and looks again at those of which a cell has recorded
 /// something since; true if a solve was stopped.
-pub(super) fn solve_all(folder: &Path, plan: &Plan, progress: &Progress) -> Result<bool> {
+pub(super) fn solve_all(folder: &Path, plan: &Plan, memory: Option<u64>, progress: &Progress) -> Result<bool> {
     let references = folder.join("references");
     std::fs::create_dir_all(&references).map_err(Error::io(&references, "create"))?;
     for problem in plan.problems.iter().filter(|(_, convex)| **convex).map(|(problem, _)| problem) {
@@ -79,7 +79,7 @@ pub(super) fn solve_all(folder: &Path, plan: &Plan, progress: &Progress) -> Resu
         progress.other(&format!("reference optimum of {} on {}", cell.model.label, cell.dataset.label));
         let log = references.join("log.txt");
         let arguments = [("--dir", folder.as_os_str()), ("--cell", OsStr::new(&cell.cell))];
-        let mut process = Process::start("reference", &arguments, cell.threads, &log)?;
+        let mut process = Process::start("reference", &arguments, memory, cell.threads, &log)?;
         let end = process.attend(Some(LIMIT + Duration::from_secs(300)), |_| ())?;
         if interrupt::count() > 0 || end.status.code() == Some(i32::from(Error::Interrupted.exit_code())) {
             return Ok(true);
@@ -104,8 +104,9 @@ fn is_newest(reference: &Path, folder: &Path, cells: &[&CellConfig]) -> bool {
 /// # Errors
 /// If the cell's record or dataset cannot be read, or nothing finite was found. [`Error::Interrupted`] if the user
 /// stopped it: nothing is written then.
-pub fn solve(workbench: &Workbench, folder: &Path, cell: &str) -> Result<()> {
+pub fn solve(workbench: &Workbench, folder: &Path, cell: &str, memory: Option<u64>) -> Result<()> {
     interrupt::install()?;
+    problem::limit_memory(memory);
     let config: CellConfig = read_json(&CellFolder::new(folder.join("cells").join(cell)).config())?;
     let path = folder.join("references").join(format!("{}.json", config.problem));
     let mut best = match Reference::solved(&path) {

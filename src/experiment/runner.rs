@@ -26,6 +26,8 @@ pub struct Options {
     pub force: bool,
     /// Say nothing while running.
     pub quiet: bool,
+    /// Bytes of memory that a cell is to keep within.
+    pub memory: Option<u64>,
 }
 
 /// What came of it.
@@ -109,7 +111,7 @@ pub fn run(spec: &Spec, plan: &Plan, options: &Options) -> Result<Outcome> {
         let state = if options.force { State::New } else { state_of(folder, config) };
         let result = match (state, cell.read_result()) {
             (State::Done, Some(result)) => relabel(&cell, config, result)?,
-            _ => run_cell(config, &cell, state, &progress)?,
+            _ => run_cell(config, &cell, state, options.memory, &progress)?,
         };
         match result.status {
             Status::Failed => outcome.failed += 1,
@@ -130,7 +132,7 @@ pub fn run(spec: &Spec, plan: &Plan, options: &Options) -> Result<Outcome> {
             return Ok(outcome);
         }
     }
-    outcome.interrupted |= reference::solve_all(folder, plan, &progress)?;
+    outcome.interrupted |= reference::solve_all(folder, plan, options.memory, &progress)?;
     Ok(outcome)
 }
 
@@ -204,7 +206,13 @@ fn relabel(cell: &CellFolder, config: &CellConfig, mut result: CellResult) -> Re
     Ok(result)
 }
 
-fn run_cell(config: &CellConfig, cell: &CellFolder, state: State, progress: &Progress) -> Result<CellResult> {
+fn run_cell(
+    config: &CellConfig,
+    cell: &CellFolder,
+    state: State,
+    memory: Option<u64>,
+    progress: &Progress,
+) -> Result<CellResult> {
     create(cell.path())?;
     match state {
         State::GoesOn => remove_if_there(&cell.result())?,
@@ -212,7 +220,8 @@ fn run_cell(config: &CellConfig, cell: &CellFolder, state: State, progress: &Pro
     }
     write_json(&cell.config(), config)?;
     progress.begin(config);
-    let mut process = Process::start("cell", &[("--dir", cell.path().as_os_str())], config.threads, &cell.log())?;
+    let mut process =
+        Process::start("cell", &[("--dir", cell.path().as_os_str())], memory, config.threads, &cell.log())?;
     // A process that is silent for much longer than the budget allows hangs in a step that will not end in time.
     let patience = config.budget.seconds.map(|seconds| Duration::from_secs_f64((2.0 * seconds).min(1e9) + 300.0));
     let mut metric = None;
@@ -280,7 +289,13 @@ pub(super) struct ProcessEnd {
 impl Process {
     /// Starts this program again with a hidden verb. It dies with this process, and Ctrl-C reaches it only through
     /// this process.
-    pub fn start(verb: &str, arguments: &[(&str, &std::ffi::OsStr)], threads: usize, log: &Path) -> Result<Self> {
+    pub fn start(
+        verb: &str,
+        arguments: &[(&str, &std::ffi::OsStr)],
+        memory: Option<u64>,
+        threads: usize,
+        log: &Path,
+    ) -> Result<Self> {
         use std::os::unix::process::CommandExt;
         let program = this_program()?;
         let log = OpenOptions::new().create(true).append(true).open(log).map_err(Error::io(log, "open"))?;
@@ -288,6 +303,9 @@ impl Process {
         command.arg0(env!("CARGO_PKG_NAME")).arg(verb);
         for (name, value) in arguments {
             command.arg(name).arg(value);
+        }
+        if let Some(bytes) = memory {
+            command.arg("--memory").arg(bytes.to_string());
         }
         // One thread in the linear algebra library: parallel sections are this program's own.
         command.env("OPENBLAS_NUM_THREADS", "1").env("RAYON_NUM_THREADS", threads.to_string());

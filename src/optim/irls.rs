@@ -31,6 +31,15 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
         ),
         Setting::real("tolerance", "1e-10", 0.0, 1.0, "converged when the gradient's largest element is below this")
             .log(),
+        Setting::real(
+            "gap",
+            "0",
+            0.0,
+            1.0,
+            "ends with the step after which no more than this share of the objective is left to gain, as far as Newton's \
+             quadratic convergence foretells; 0: by the gradient alone",
+        )
+        .log(),
         Setting::whole("halvings", "30", 0, 60, "how often a step may be halved when the objective rises"),
     ],
     build: |s| Ok(Box::new(Irls::new(s))),
@@ -51,6 +60,12 @@ const RANK_TOLERANCE: f64 = 1e-10;
 const SUSPICIOUS_PREDICTOR: f64 = 12.0;
 const SUSPICIOUS_STEP: f64 = 1e-3;
 
+/// From a decrement of this share of the objective on, it foretells the next.
+const FORETELLING: f64 = 1e-3;
+
+/// In the quadratic regime a step shortens the gradient at least so much, unless it is at the rounding of its sums.
+const LEAST_SHORTENING: f64 = 0.1;
+
 /// Where a Newton step promises to lower the objective by less than this share of it, the step is right and a rise of
 /// the objective is the rounding of its sums; the fit ends when the gradient stops falling.
 const QUADRATIC_REGIME: f64 = 1e-6;
@@ -58,6 +73,7 @@ const QUADRATIC_REGIME: f64 = 1e-6;
 struct Irls {
     mode: Mode,
     tolerance: f64,
+    gap: f64,
     halvings: usize,
     /// Objective at the last accepted point; infinite before the first.
     accepted: f64,
@@ -94,6 +110,7 @@ impl Irls {
                 _ => Mode::Auto,
             },
             tolerance: s.real("tolerance"),
+            gap: s.real("gap"),
             halvings: s.whole("halvings"),
             accepted: f64::INFINITY,
             halved: 0,
@@ -289,8 +306,12 @@ impl Irls {
         if self.quasi_separated && fall.abs() / (system.value.abs() + 0.1) < 1e-8 {
             return self.converged(oracle, parameters, "the deviance changes by less than 1e-8".into());
         }
-        // Once the gradient has stopped falling, one last step is taken and not judged.
-        let last = near && largest > 0.5 * self.last_gradient;
+        // Once the gradient has stopped falling, one last step is taken and not judged; and so it is where the decrements
+        // foretell what will be left: each is about a multiple of the square of the one before.
+        let last = near && largest > LEAST_SHORTENING * self.last_gradient;
+        let foretold = decrement.powi(3) / (self.last_decrement.powi(2) * system.value.abs());
+        let foretells = self.last_decrement.is_finite() && decrement <= FORETELLING * system.value.abs();
+        let enough = self.gap > 0.0 && foretells && foretold <= self.gap;
         self.last_decrement = decrement;
         self.last_gradient = largest;
         let step_size = direction.norm();
@@ -304,6 +325,13 @@ impl Irls {
         self.previous = vec![parameters.clone()];
         parameters.axpy(1.0, &direction);
         self.direction = vec![direction];
+        if enough {
+            return self.converged(
+                oracle,
+                parameters,
+                format!("a share of {foretold:.0e} of the objective left to gain after {} steps", self.iteration),
+            );
+        }
         if last {
             return self.converged(
                 oracle,

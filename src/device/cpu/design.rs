@@ -389,18 +389,26 @@ impl Design {
     }
 
     /// Cuts a selection into the spans of its tiles, in order. Consecutive rows are cut at panel borders, so that a
-    /// tile never straddles two panels.
+    /// tile never straddles two panels. A mapped file is brought in and let go as the spans proceed.
     pub(super) fn spans<'a>(&self, selection: Selection<'a>) -> impl Iterator<Item = Span<'a>> + use<'a> {
         let offset = self.rows.start;
         let (mut next, end, list) = match selection {
             Selection::Range(start, end) => (start, end, &[][..]),
             Selection::List(rows) => (0, 0, rows),
         };
+        if !list.is_empty() {
+            self.features.scattered(list.len());
+        }
+        let mut pieces = [self.features.pieces(), self.targets.pieces()];
         let consecutive = std::iter::from_fn(move || {
             let first = next;
             let count = (PANEL_ROWS - (offset + first) % PANEL_ROWS).min(end - first);
             next += count;
-            (count > 0).then_some(Span::Consecutive(first, count))
+            if count == 0 {
+                return None;
+            }
+            pieces.iter_mut().for_each(|pieces| pieces.reach((offset + first) / PANEL_ROWS));
+            Some(Span::Consecutive(first, count))
         });
         consecutive.chain(list.chunks(PANEL_ROWS).map(Span::Gathered))
     }

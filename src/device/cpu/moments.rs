@@ -24,7 +24,7 @@ impl WithSimd for Take<'_> {
     type Output = Moments;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Moments {
+    fn with_simd<S: Simd>(self, simd: S) -> Moments {
         let (whole, rest) = self.0.as_chunks::<LANES>();
         let mut sums = [0.0_f64; LANES];
         for values in whole {
@@ -32,12 +32,11 @@ impl WithSimd for Take<'_> {
                 sums[i] += f64::from(values[i]);
             }
         }
-        let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-        for values in whole {
-            for i in 0..LANES {
-                low[i] = if values[i] < low[i] { values[i] } else { low[i] };
-                high[i] = if values[i] > high[i] { values[i] } else { high[i] };
-            }
+        let (registers, _) = S::as_simd_f32s(whole.as_flattened());
+        let (mut low, mut high) = (simd.splat_f32s(f32::INFINITY), simd.splat_f32s(f32::NEG_INFINITY));
+        for &values in registers {
+            low = simd.min_f32s(low, values);
+            high = simd.max_f32s(high, values);
         }
         let sum = sums.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(x)).sum::<f64>();
         let mean = sum / self.0.len() as f64;
@@ -52,8 +51,8 @@ impl WithSimd for Take<'_> {
         Moments {
             mean,
             squares: squares.iter().sum::<f64>() + of_rest,
-            min: low.iter().chain(rest).copied().fold(f32::INFINITY, f32::min),
-            max: high.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max),
+            min: rest.iter().copied().fold(simd.reduce_min_f32s(low), f32::min),
+            max: rest.iter().copied().fold(simd.reduce_max_f32s(high), f32::max),
         }
     }
 }
