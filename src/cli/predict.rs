@@ -16,7 +16,8 @@ CELL is the folder of a cell, or the beginning of a cell's ID, which is looked f
 columns that the model was trained on, by name where the file has names; a target column is ignored. Standardization
 is part of the weights: give raw values.
 
-The output has a row for each row of the input: `probability_CLASS` for every class, then `predicted`.
+The output has a row for each row of the input: `probability_CLASS` for every class, then `predicted`; of real targets
+`predicted` alone; of an autoencoder its code, `code_1` and so on.
 
 Examples:
   parsimony predict 3f9a --data new.csv --out scores.csv
@@ -131,21 +132,23 @@ fn features(workbench: &Workbench, data: &str, wanted: &[String]) -> Result<Pane
 }
 
 fn predict(predictor: &dyn Predictor, features: &Panels) -> Result<DataFrame> {
-    let classes = predictor.classes();
-    let probabilities = predictor.probabilities(features, 0..features.rows())?;
-    let rows = probabilities.chunks_exact(classes.len().max(1));
-    // The first of several equally probable classes.
-    let most_probable =
-        |row: &[f64]| (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
-    let predicted: Vec<&str> = rows.clone().map(|row| classes[most_probable(row)].as_str()).collect();
-    let mut columns: Vec<Column> = classes
+    let (classes, outputs) = (predictor.classes(), predictor.outputs());
+    let values = predictor.predict(features, 0..features.rows())?;
+    let rows = values.chunks_exact(outputs.len().max(1));
+    let mut columns: Vec<Column> = outputs
         .iter()
         .enumerate()
-        .map(|(class, name)| {
-            let values: Vec<f64> = rows.clone().map(|row| row[class]).collect();
-            Series::new(format!("probability_{name}").into(), values).into()
+        .map(|(output, name)| {
+            let values: Vec<f64> = rows.clone().map(|row| row[output]).collect();
+            Series::new(name.as_str().into(), values).into()
         })
         .collect();
-    columns.push(Series::new("predicted".into(), predicted).into());
+    if !classes.is_empty() {
+        // The first of several equally probable classes.
+        let most_probable =
+            |row: &[f64]| (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
+        let predicted: Vec<&str> = rows.map(|row| classes[most_probable(row)].as_str()).collect();
+        columns.push(Series::new("predicted".into(), predicted).into());
+    }
     DataFrame::new(features.rows(), columns).map_err(|error| Error::Numeric(format!("predictions: {error}")))
 }

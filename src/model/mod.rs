@@ -2,6 +2,7 @@
 //! evaluates itself on held-out rows, counts its parameters and writes weights that can be taken elsewhere.
 
 pub mod glm;
+pub mod network;
 
 use crate::data::{Examples, Task};
 use crate::device::Panels;
@@ -46,6 +47,9 @@ pub struct Evaluation {
     pub accuracy: Option<f64>,
     /// Area under the ROC curve, ties counted half; two classes only.
     pub auc: Option<f64>,
+    /// Mean over rows of the squared error summed over outputs, not halved: of reconstructions (an autoencoder) or of a
+    /// real target.
+    pub squared_error: Option<f64>,
 }
 
 /// How many parameters a fit has, counted in several ways.
@@ -64,8 +68,10 @@ pub struct ParameterCounts {
 /// Fitted parameters in a form that can be taken elsewhere: named tensors and text.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Weights {
-    /// `f64` tensors by name: shape and values, row by row.
+    /// Tensors by name: shape and values, row by row.
     pub tensors: BTreeMap<String, (Vec<usize>, Vec<f64>)>,
+    /// Whether the file holds `f32`, because that is what the values are.
+    pub single_precision: bool,
     /// Everything else by name: the model's name and options, feature names, class names.
     pub metadata: BTreeMap<String, String>,
 }
@@ -99,14 +105,24 @@ pub trait Predictor {
     /// Names of the raw feature columns expected, in order.
     fn columns(&self) -> &[String];
 
-    /// Names of the classes, in the order of the probabilities.
+    /// Names of the classes, in the order of the probabilities; none where classes are not what is predicted.
     fn classes(&self) -> &[String];
 
-    /// Probabilities, `rows x classes` row by row, of the given rows of raw features.
+    /// Names of the numbers predicted for a row: probabilities of the classes, if there are any.
+    fn outputs(&self) -> Vec<String> {
+        probability_names(self.classes())
+    }
+
+    /// The numbers predicted, `rows x outputs` row by row, of the given rows of raw features.
     ///
     /// # Errors
     /// If the number of columns is not the one expected.
-    fn probabilities(&self, features: &Panels, rows: Range<usize>) -> Result<Vec<f64>>;
+    fn predict(&self, features: &Panels, rows: Range<usize>) -> Result<Vec<f64>>;
+}
+
+/// Names of columns of probabilities.
+fn probability_names(classes: &[String]) -> Vec<String> {
+    classes.iter().map(|class| format!("probability_{class}")).collect()
 }
 
 /// A registered model.
@@ -137,5 +153,5 @@ impl std::fmt::Debug for ModelEntry {
 /// The models of this crate, in the order in which they are listed.
 #[must_use]
 pub fn registry() -> Vec<ModelEntry> {
-    vec![glm::LOGISTIC, glm::SOFTMAX]
+    vec![glm::LOGISTIC, glm::SOFTMAX, network::MLP, network::AUTOENCODER]
 }

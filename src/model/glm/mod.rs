@@ -440,7 +440,8 @@ impl Model for Glm {
         } else {
             None
         };
-        Ok(Evaluation { loss: Some(sums.loss / rows as f64), accuracy: Some(sums.correct as f64 / rows as f64), auc })
+        let (loss, accuracy) = (Some(sums.loss / rows as f64), Some(sums.correct as f64 / rows as f64));
+        Ok(Evaluation { loss, accuracy, auc, squared_error: None })
     }
 
     fn objective(&self, parameters: &Vector) -> Result<(f64, Option<f64>)> {
