@@ -101,7 +101,9 @@ fn turn(model: &dyn Model, what: &str) -> f64 {
     let rows = if problem.rows() <= 4096 { Rows::Batch(&batch) } else { Rows::All };
     let mut out = at.zeros_like();
     match what {
-        "value" => time(|| drop(problem.value().unwrap().value(&at, rows).unwrap())),
+        "value" => time(|| {
+            problem.value().unwrap().value(&at, rows).unwrap();
+        }),
         "gradient" => time(|| {
             problem.gradient().unwrap().value_and_gradient(&at, rows, &mut out).unwrap();
         }),

@@ -195,6 +195,46 @@ fn a_network_without_hidden_layers_is_the_regression_that_it_is() {
     assert!((a[4] - b[0]).abs() < 1e-6 && (a[0] - b[1]).abs() < 1e-6);
 }
 
+/// Under squared and one logistic output the last layer's information is its block of the Gauss-Newton matrix; a softmax
+/// has a bound of it.
+#[test]
+fn the_last_layer_has_the_information_of_its_block() {
+    let batch = Batch::new((0..300).step_by(2).collect());
+    for (loss, classes, is_exact) in
+        [("logistic", 2, true), ("squared", 2, true), ("squared", 3, true), ("softmax", 3, false)]
+    {
+        let data = data(300, 5, classes, wave);
+        let model = build(&data, "mlp", &[("hidden", word("7")), ("loss", word(loss)), ("ridge", real(0.2))]);
+        let at = vector(&*model, |i| 0.4 * (2.1 * i).sin());
+        let rows = Rows::Batch(&batch);
+        let system = problem(&*model).head_equations().unwrap().head_system(&at, rows).unwrap().value;
+        let (value, here) = gradient(&*model, &at, rows);
+        assert!((system.value - value).abs() < 1e-6 * value && system.head == (42..at.len()));
+        let mut difference = here.clone();
+        difference.axpy(-1.0, &system.gradient);
+        assert!(difference.norm() < 1e-5 * here.norm());
+        // A direction in the last layer alone: V (outputs x 7), then c.
+        let outputs = system.left.nrows();
+        let mut v = at.zeros_like();
+        let head: Vec<f64> = (0..8 * outputs).map(|i| (1.7 * i as f64).sin()).collect();
+        v.write(42, &head);
+        let place = |output: usize, input: usize| if input < 7 { output * 7 + input } else { 7 * outputs + output };
+        let got = v.dot(&product(&*model, &at, rows, &v));
+        let mut expected = 0.0;
+        for ((a, b), left) in system.left.indexed_iter() {
+            for ((i, j), right) in system.right.indexed_iter() {
+                expected += left * right * head[place(a, i)] * head[place(b, j)];
+            }
+        }
+        expected += system.ridge * head[..7 * outputs].iter().map(|v| v * v).sum::<f64>();
+        if is_exact {
+            assert!((got / expected - 1.0).abs() < 1e-5, "{loss} {classes}: {got}, not {expected}");
+        } else {
+            assert!(got < expected, "{loss}: {got} is not below its bound {expected}");
+        }
+    }
+}
+
 #[test]
 fn the_number_of_threads_does_not_matter() {
     let data = data(3000, 20, 2, wave);
@@ -252,7 +292,7 @@ fn every_initialization_has_the_spread_that_it_names() {
 }
 
 #[test]
-fn hessian_free_and_sgd_lower_the_objective_and_hessian_free_holds_under_every_switch() {
+fn optimizers_lower_the_objective_and_hessian_free_holds_under_every_switch() {
     let mut data = data(600, 6, 2, wave);
     // A product of two inputs decides: no linear rule tells the classes apart.
     data.train.targets = Panels::from_fn(600, 1, |r, _| f32::from(u8::from(wave(r, 0) * wave(r, 3) > 0.1)));
@@ -261,6 +301,9 @@ fn hessian_free_and_sgd_lower_the_objective_and_hessian_free_holds_under_every_s
     let objective = |fit: Fit| model.objective(&fit.parameters).unwrap().0;
     let sgd = [("batch_size", whole(50)), ("nesterov", SettingValue::Switch(true)), ("learning_rate", real(0.1))];
     assert!(objective(fit(&*model, "sgd", &sgd, 300).unwrap()) < 0.9 * start);
+    let hybrid = [("batch_size", whole(100)), ("learning_rate", real(0.1)), ("head_step", real(0.1))];
+    let reached = objective(fit(&*model, "irls-gradient", &hybrid, 300).unwrap());
+    assert!(reached < 0.5 * start, "{reached} from {start}");
     let off = SettingValue::Switch(false);
     for settings in [
         &[][..],
@@ -294,6 +337,7 @@ fn an_optimizer_goes_on_from_its_state_bit_for_bit() {
     for (name, settings) in [
         ("sgd", &[("batch_size", whole(30)), ("average", SettingValue::Switch(true)), ("average_from", real(0.1))][..]),
         ("hessian-free", &[("cg_iterations", whole(10)), ("curvature_rows", whole(100))]),
+        ("irls-gradient", &[("batch_size", whole(30)), ("refresh", whole(3))]),
     ] {
         let entry = optim::registry().into_iter().find(|entry| entry.name == name).unwrap();
         let settings = Settings::check("test", entry.settings, &given(settings)).unwrap();

@@ -113,10 +113,12 @@ pub trait Backend: Debug + Send + Sync {
 
     /// `len` zeros.
     fn zeros(&self, len: usize) -> Array;
-    /// Overwrites an array from the host.
-    fn upload(&self, to: &mut Array, values: &[f32]);
+    /// Overwrites a matrix from the host, row by row.
+    fn upload(&self, to: ViewMut<'_>, values: &[f32]);
     /// Copies a matrix to the host, row by row.
     fn download(&self, from: View<'_>) -> Vec<f32>;
+    /// `to = from`.
+    fn copy(&self, to: ViewMut<'_>, from: View<'_>);
     /// Waits until all that was asked is done.
     fn synchronize(&self) {}
 
@@ -145,6 +147,8 @@ pub trait Backend: Debug + Send + Sync {
     fn add_row_sums(&self, out: ViewMut<'_>, a: View<'_>);
     /// `out = a o a`.
     fn squares(&self, out: ViewMut<'_>, a: View<'_>);
+    /// `out = a diag(w)` for `w` of one row, a number for each column of `a`.
+    fn scale_columns(&self, out: ViewMut<'_>, a: View<'_>, w: View<'_>);
     /// `a = h(a + bias)` for a bias of one row, a number for each row of `a`; `h'` into `slope` where it must be kept.
     fn activate(&self, h: Activation, a: ViewMut<'_>, bias: View<'_>, slope: Option<ViewMut<'_>>);
     /// `t = (t + bias) o h'`: the tangent of [`Backend::activate`]; `kept` holds values, or slopes where they are kept.

@@ -22,7 +22,7 @@ impl Matrix {
     pub fn from_values(device: &Device, rows: usize, columns: usize, values: &[f32]) -> Self {
         assert_eq!(values.len(), rows * columns, "values of a {rows} x {columns} matrix");
         let mut matrix = Self::zeros(device, rows, columns);
-        device.upload(&mut matrix.array, values);
+        device.upload(matrix.array.view_mut(0, rows, columns), values);
         matrix
     }
 

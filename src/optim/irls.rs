@@ -9,6 +9,10 @@
 //! Rank deficiency is detected and named: coordinates that depend on earlier ones stay where they started. Separation
 //! (no finite optimum) is detected and named too.
 
+mod head;
+
+pub use head::ENTRY as HEAD;
+
 use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
 use crate::device::cpu::linalg::{self, ScaledCholesky};
 use crate::error::{Error, Result};
@@ -463,12 +467,18 @@ impl BoundFactors {
         let c = self.vectors.nrows();
         let d = self.factors[0].nrows();
         let g = Array2::from_shape_vec((c, d), gradient.host().to_vec()).map_err(|e| Error::Numeric(e.to_string()))?;
-        let rotated = self.vectors.t().dot(&g);
+        let solved = self.solve_matrix(&g)?;
+        Vector::from_values(gradient.layout(), solved.iter().copied().collect())
+    }
+
+    /// Solves for a gradient of `C x D`.
+    fn solve_matrix(&self, g: &Array2<f64>) -> Result<Array2<f64>> {
+        let (c, d) = g.dim();
+        let rotated = self.vectors.t().dot(g);
         let mut solved = Array2::zeros((c, d));
         for (i, &factor) in self.factor_of.iter().enumerate() {
             solved.row_mut(i).assign(&linalg::cholesky_solve(&self.factors[factor], rotated.row(i))?);
         }
-        let back = self.vectors.dot(&solved);
-        Vector::from_values(gradient.layout(), back.iter().copied().collect())
+        Ok(self.vectors.dot(&solved))
     }
 }

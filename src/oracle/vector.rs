@@ -160,12 +160,7 @@ impl Vector {
     /// A copy of the elements in the layout's order; every `f32` is an `f64`, so nothing is lost.
     #[must_use]
     pub fn to_host(&self) -> Vec<f64> {
-        match &self.values {
-            Values::Host(values) => values.to_vec(),
-            Values::Device(device, array) => {
-                device.download(array.view(0, 1, array.len())).into_iter().map(f64::from).collect()
-            }
-        }
+        self.read(0..self.len())
     }
 
     /// Overwrites the elements, in the layout's order; rounded to `f32` on a device.
@@ -174,10 +169,35 @@ impl Vector {
     /// If their number is not the layout's.
     pub fn set_host(&mut self, from: &[f64]) {
         assert_eq!(from.len(), self.len(), "values of a vector");
-        match &mut self.values {
-            Values::Host(values) => values.iter_mut().zip(from).for_each(|(to, &from)| *to = from),
+        self.write(0, from);
+    }
+
+    /// A copy of some elements.
+    ///
+    /// # Panics
+    /// If the range is not within the vector.
+    #[must_use]
+    pub fn read(&self, range: Range<usize>) -> Vec<f64> {
+        match &self.values {
+            Values::Host(values) => values.slice(ndarray::s![range]).to_vec(),
             Values::Device(device, array) => {
-                device.upload(array, &from.iter().map(|&v| v as f32).collect::<Vec<_>>());
+                device.download(array.view(range.start, 1, range.len())).into_iter().map(f64::from).collect()
+            }
+        }
+    }
+
+    /// Overwrites the elements from `start` on; rounded to `f32` on a device.
+    ///
+    /// # Panics
+    /// If they reach beyond the vector.
+    pub fn write(&mut self, start: usize, from: &[f64]) {
+        match &mut self.values {
+            Values::Host(values) => {
+                values.iter_mut().skip(start).zip(from).for_each(|(to, &from)| *to = from);
+            }
+            Values::Device(device, array) => {
+                let from: Vec<f32> = from.iter().map(|&v| v as f32).collect();
+                device.upload(array.view_mut(start, 1, from.len()), &from);
             }
         }
     }

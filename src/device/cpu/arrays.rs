@@ -115,8 +115,21 @@ impl Backend for Cpu {
         Array { storage: Storage::Cpu(Buffer::new(len)) }
     }
 
-    fn upload(&self, to: &mut Array, from: &[f32]) {
-        values_mut(to).copy_from_slice(from);
+    fn upload(&self, to: ViewMut<'_>, from: &[f32]) {
+        let RectMut { values, rows, columns, stride } = rect_mut(to);
+        assert_eq!(from.len(), rows * columns, "numbers for a {rows} x {columns} view");
+        for (to, from) in values.chunks_mut(stride.max(1)).zip(from.chunks(columns.max(1))) {
+            to[..columns].copy_from_slice(from);
+        }
+    }
+
+    fn copy(&self, to: ViewMut<'_>, from: View<'_>) {
+        let from = rect(from);
+        let to = rect_mut(to);
+        assert_eq!((to.rows, to.columns), (from.rows, from.columns), "shapes of a copy");
+        for (i, to) in to.values.chunks_mut(to.stride.max(1)).enumerate() {
+            to[..from.columns].copy_from_slice(from.row(i));
+        }
     }
 
     fn download(&self, from: View<'_>) -> Vec<f32> {
@@ -177,6 +190,10 @@ impl Backend for Cpu {
 
     fn squares(&self, out: ViewMut<'_>, a: View<'_>) {
         elementwise::squares(rect_mut(out), rect(a), self.parallel);
+    }
+
+    fn scale_columns(&self, out: ViewMut<'_>, a: View<'_>, w: View<'_>) {
+        elementwise::scale_columns(rect_mut(out), rect(a), rect(w).values, self.parallel);
     }
 
     fn activate(&self, h: Activation, a: ViewMut<'_>, bias: View<'_>, slope: Option<ViewMut<'_>>) {

@@ -59,7 +59,7 @@ impl Function for Tanh {
     fn value<S: Simd>(z: f32) -> f32 {
         let s = z * z;
         let mut p = -5.704_988_7e-3;
-        for c in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
+        for c in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
             p = f32::fma::<S>(p, s, c);
         }
         let near = f32::fma::<S>(p * s, z, z);
@@ -357,6 +357,20 @@ pub(super) fn squares(out: RectMut<'_>, a: Rect<'_>, parallel: bool) {
             for (i, row) in values.chunks_mut(stride).enumerate() {
                 for (out, &a) in row.iter_mut().zip(a.row(first + i)) {
                     *out = a * a;
+                }
+            }
+        });
+    });
+}
+
+/// `out = a diag(w)`.
+pub(super) fn scale_columns(out: RectMut<'_>, a: Rect<'_>, w: &[f32], parallel: bool) {
+    let stride = out.stride;
+    for_row_groups(out, parallel, |first, values| {
+        Arch::new().dispatch(|| {
+            for (i, row) in values.chunks_mut(stride).enumerate() {
+                for ((out, &a), &w) in row.iter_mut().zip(a.row(first + i)).zip(w) {
+                    *out = a * w;
                 }
             }
         });

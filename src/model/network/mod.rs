@@ -6,6 +6,7 @@
 //! device; rows of data are standardized as they are loaded, block by block.
 
 mod curvature;
+mod head;
 mod initialization;
 mod layer;
 mod predictor;
@@ -18,7 +19,8 @@ use crate::device::{Activation, Array, Device, Loss, Panels, Selection, Table};
 use crate::error::{Error, Result};
 use crate::measure::metrics::area_under_curve;
 use crate::oracle::{
-    Answer, Cost, Curvature, Gradient, Layout, Offer, Problem, Rows, Setting, Settings, SquaredGradients, Value, Vector,
+    Answer, Consensus, Cost, Curvature, Gradient, HeadEquations, Layout, NormalEquations, Offer, Problem, Rows,
+    Setting, Settings, SquaredGradients, Value, Vector,
 };
 use initialization::Initialization;
 use ndarray::Array2;
@@ -452,7 +454,15 @@ impl Problem for Network {
         Ok(self)
     }
 
-    fn consensus(&self) -> Offer<&dyn crate::oracle::Consensus> {
+    fn normal_equations(&self) -> Offer<&dyn NormalEquations> {
+        Err("it is no generalized linear model as a whole; irls-gradient takes its last layer, which is one".into())
+    }
+
+    fn head_equations(&self) -> Offer<&dyn HeadEquations> {
+        self.head()
+    }
+
+    fn consensus(&self) -> Offer<&dyn Consensus> {
         Err("a network's units can be exchanged, so copies fitted on row blocks have no common mean".into())
     }
 }

@@ -74,7 +74,7 @@ impl NetworkPredictor {
         }
         let stack = Stack::new(Device::new(Cpu::default()), &widths, &activations, Activation::Identity, loss);
         let mut parameters = stack.device.zeros(values.len());
-        stack.device.upload(&mut parameters, &values);
+        stack.device.upload(parameters.view_mut(0, 1, values.len()), &values);
         Ok(Self { stack, parameters, shift, factor, columns, classes, code })
     }
 

@@ -210,8 +210,40 @@ impl Stack {
         2.0 * device.loss(Loss::Squared, outputs.view(columns), work.pass.targets.view(columns), None)
     }
 
+    /// Adds the Gram matrix of the last layer's inputs and a constant one, weighted by the loss's second derivative or by
+    /// one, to the `size x size` numbers of `sum` from `start` on; of the last column only the corner.
+    pub fn add_head_gram(
+        &self,
+        device: &dyn Backend,
+        work: &mut Work,
+        columns: usize,
+        is_weighted: bool,
+        sum: &mut Array,
+        start: usize,
+    ) {
+        let inputs = self.layers[self.layers.len() - 1].inputs;
+        let (size, last) = (inputs + 1, start + inputs * (inputs + 1));
+        let new = || [(); 2].map(|()| Sheet::new(&self.device, self.widest(), work.flow.rows));
+        let [weights, weighted] = work.flow.squares.get_or_insert_with(new);
+        device.fill(&mut weights.array, 1.0);
+        if is_weighted {
+            device.loss_curvature(self.loss, work.pass.outputs(columns), weights.part_mut(1, columns));
+        }
+        let z = match self.layers.len() {
+            1 => work.pass.inputs.view(columns),
+            layers => work.pass.values[layers - 2].view(columns),
+        };
+        let weights = weights.part(1, columns);
+        device.scale_columns(weighted.part_mut(inputs, columns), z, weights);
+        let weighted = weighted.part(inputs, columns);
+        device.product(sum.strided_mut(start, inputs, inputs, size), true, weighted, z.t());
+        device.add_row_sums(sum.view_mut(last, 1, inputs), weighted);
+        device.add_row_sums(sum.view_mut(last + inputs, 1, 1), weights);
+    }
+
     /// Sends the derivative in `flow` down and adds the gradient of every layer to `sum`; with `squared`, the squares of
     /// every example's gradient instead.
+    #[expect(clippy::too_many_arguments, reason = "what meets on the way down")]
     pub fn backward(
         &self,
         device: &dyn Backend,
@@ -310,7 +342,7 @@ mod tests {
     /// Uploads a wave of an array's length.
     fn wave(device: &Device, array: &mut Array, phase: f32) {
         let values: Vec<f32> = (0..array.len()).map(|i| (0.37 * i as f32 + phase).sin()).collect();
-        device.upload(array, &values);
+        device.upload(array.view_mut(0, 1, values.len()), &values);
     }
 
     #[test]
