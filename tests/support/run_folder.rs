@@ -163,6 +163,7 @@ impl Sketch {
             "findings": [], "objective": loss, "train_loss": loss, "validation_loss": loss,
             "test_loss": loss.filter(|_| self.tested), "train_accuracy": tested, "validation_accuracy": tested,
             "test_accuracy": tested, "test_auc": tested.map(|accuracy| accuracy + 0.04),
+            "train_squared_error": null, "validation_squared_error": null, "test_squared_error": null,
             "parameters_total": self.parameters, "parameters_active": self.parameters,
             "parameters_nonzero": self.nonzero, "parameter_bytes": 8 * self.parameters,
             "parameter_compressed_bytes": 7 * self.parameters,
