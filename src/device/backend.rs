@@ -103,8 +103,9 @@ pub struct Job {
     pub parameters: usize,
 }
 
-/// What is done to one block of rows: with the device to use, adding to a sum; answers another sum.
-pub type BlockBody<'a> = &'a (dyn Fn(&dyn Backend, Range<usize>, &mut Array) -> Result<f64> + Sync);
+/// What is done to one block of rows: with the device to use, adding to a sum where `true` stands beside it, else
+/// overwriting it; answers another sum.
+pub type BlockBody<'a> = &'a (dyn Fn(&dyn Backend, Range<usize>, &mut Array, bool) -> Result<f64> + Sync);
 
 /// A device.
 pub trait Backend: Debug + Send + Sync {
@@ -143,8 +144,8 @@ pub trait Backend: Debug + Send + Sync {
 
     /// `out = a b`, or with `keep` `out += a b`.
     fn product(&self, out: ViewMut<'_>, keep: bool, a: View<'_>, b: View<'_>);
-    /// `out += sum of columns` for `out` of one row: a number for each row of `a`.
-    fn add_row_sums(&self, out: ViewMut<'_>, a: View<'_>);
+    /// The sum of the columns of `a` for `out` of one row, a number for each row of `a`; added with `keep`.
+    fn row_sums(&self, out: ViewMut<'_>, keep: bool, a: View<'_>);
     /// `out = a o a`.
     fn squares(&self, out: ViewMut<'_>, a: View<'_>);
     /// `out = a diag(w)` for `w` of one row, a number for each column of `a`.
@@ -156,16 +157,16 @@ pub trait Backend: Debug + Send + Sync {
     /// `below = (w' d) o h'`: the adjoint of a layer `w` over one with values (or kept slopes) `kept`.
     fn backpropagate(&self, h: Activation, below: ViewMut<'_>, w: View<'_>, d: View<'_>, kept: View<'_>);
 
-    /// The sum of losses over examples; `d loss/d o` into `residual`.
-    fn loss(&self, loss: Loss, outputs: View<'_>, targets: View<'_>, residual: Option<ViewMut<'_>>) -> f64;
-    /// `t = H t` with the Hessian `H` of every example's loss in its outputs.
-    fn loss_curvature(&self, loss: Loss, outputs: View<'_>, t: ViewMut<'_>);
+    /// The sum of losses over examples; `factor d loss/d o` into the residual.
+    fn loss(&self, loss: Loss, outputs: View<'_>, targets: View<'_>, residual: Option<(ViewMut<'_>, f32)>) -> f64;
+    /// `t = factor H t` with the Hessian `H` of every example's loss in its outputs.
+    fn loss_curvature(&self, loss: Loss, outputs: View<'_>, t: ViewMut<'_>, factor: f32);
 
     /// Rows of a table as the columns of a matrix.
     fn load(&self, table: &Table, rows: Selection<'_>, out: ViewMut<'_>);
     /// Rows of a block of a job, a divisor of the rows that one thread sums up.
     fn block_rows(&self, job: Job) -> usize;
-    /// Calls `body` for every block of a job, several at a time, and overwrites `sum` with what they added; answers the sum
+    /// Calls `body` for every block of a job, several at a time, and overwrites `sum` with their sum; answers the sum
     /// of their answers. Rows are cut by the job alone and sums added in order.
     ///
     /// # Errors

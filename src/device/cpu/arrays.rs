@@ -184,8 +184,8 @@ impl Backend for Cpu {
         products::product(rect_mut(out), keep, rect(a), rect(b), self.parallel);
     }
 
-    fn add_row_sums(&self, out: ViewMut<'_>, a: View<'_>) {
-        elementwise::add_row_sums(rect_mut(out).values, rect(a), self.parallel);
+    fn row_sums(&self, out: ViewMut<'_>, keep: bool, a: View<'_>) {
+        elementwise::row_sums(rect_mut(out).values, keep, rect(a), self.parallel);
     }
 
     fn squares(&self, out: ViewMut<'_>, a: View<'_>) {
@@ -218,12 +218,13 @@ impl Backend for Cpu {
         }
     }
 
-    fn loss(&self, loss: Loss, outputs: View<'_>, targets: View<'_>, residual: Option<ViewMut<'_>>) -> f64 {
-        losses::loss(loss, rect(outputs), rect(targets), residual.map(rect_mut), self.parallel)
+    fn loss(&self, loss: Loss, outputs: View<'_>, targets: View<'_>, residual: Option<(ViewMut<'_>, f32)>) -> f64 {
+        let residual = residual.map(|(residual, factor)| (rect_mut(residual), factor));
+        losses::loss(loss, rect(outputs), rect(targets), residual, self.parallel)
     }
 
-    fn loss_curvature(&self, loss: Loss, outputs: View<'_>, t: ViewMut<'_>) {
-        losses::curvature(loss, rect(outputs), rect_mut(t), self.parallel);
+    fn loss_curvature(&self, loss: Loss, outputs: View<'_>, t: ViewMut<'_>, factor: f32) {
+        losses::curvature(loss, rect(outputs), rect_mut(t), factor, self.parallel);
     }
 
     fn load(&self, table: &Table, rows: Selection<'_>, out: ViewMut<'_>) {
@@ -286,18 +287,20 @@ impl Backend for Cpu {
         let size = self.block_rows(job);
         let blocks = job.rows.div_ceil(size);
         let block = |i: usize| i * size..((i + 1) * size).min(job.rows);
-        self.fill(sum, 0.0);
+        if blocks == 0 {
+            self.fill(sum, 0.0);
+        }
         let is_small = (job.parameters as f64) * (job.rows as f64) < SMALL_JOB_WORK;
         if Self::is_wide(job) || blocks <= 1 || !self.parallel {
             let device = if is_small { &Self::ONE_THREAD } else { self };
-            return (0..blocks).try_fold(0.0, |total, i| Ok(total + body(device, block(i), sum)?));
+            return (0..blocks).try_fold(0.0, |total, i| Ok(total + body(device, block(i), sum, i > 0)?));
         }
         let chunk = blocks.div_ceil(CHUNKS);
         let run = |first: usize| -> Result<(Array, f64)> {
             let mut part = self.zeros(job.sum);
             let mut total = 0.0;
             for i in first..(first + chunk).min(blocks) {
-                total += body(&Self::ONE_THREAD, block(i), &mut part)?;
+                total += body(&Self::ONE_THREAD, block(i), &mut part, i > first)?;
             }
             Ok((part, total))
         };

@@ -308,6 +308,7 @@ pub(super) fn multiply_slopes(
 
 struct RowSums<'a> {
     out: &'a mut [f32],
+    keep: bool,
     first: usize,
     a: Rect<'a>,
 }
@@ -333,19 +334,20 @@ impl WithSimd for RowSums<'_> {
                 }
                 width /= 2;
             }
-            *out += sums[0] + rest.iter().sum::<f32>();
+            let sum = sums[0] + rest.iter().sum::<f32>();
+            *out = if self.keep { *out + sum } else { sum };
         }
     }
 }
 
-/// Adds the sum of each row of `a` to an element of `out`.
-pub(super) fn add_row_sums(out: &mut [f32], a: Rect<'_>, parallel: bool) {
+/// The sum of each row of `a` to an element of `out`, added with `keep`.
+pub(super) fn row_sums(out: &mut [f32], keep: bool, a: Rect<'_>, parallel: bool) {
     let group = rows_at_once(a.rows, a.columns, parallel);
     if group >= a.rows {
-        Arch::new().dispatch(RowSums { out, first: 0, a });
+        Arch::new().dispatch(RowSums { out, keep, first: 0, a });
     } else {
         let groups = out.par_chunks_mut(group).enumerate();
-        groups.for_each(|(i, out)| Arch::new().dispatch(RowSums { out, first: i * group, a }));
+        groups.for_each(|(i, out)| Arch::new().dispatch(RowSums { out, keep, first: i * group, a }));
     }
 }
 

@@ -75,6 +75,7 @@ struct SingleRows<'a, L> {
     targets: Rect<'a>,
     /// Residuals of the same rows, and their stride.
     residual: Option<(&'a mut [f32], usize)>,
+    factor: f32,
     first: usize,
     rows: usize,
     loss: std::marker::PhantomData<L>,
@@ -97,7 +98,8 @@ impl<L: Single> WithSimd for SingleRows<'_, L> {
                 if let Some(residual) = &mut residual {
                     let residual = &mut residual[start..start + width];
                     for j in 0..width {
-                        (buffer[j], residual[j]) = L::at::<S>(o[j], y[j]);
+                        let (loss, slope) = L::at::<S>(o[j], y[j]);
+                        (buffer[j], residual[j]) = (loss, self.factor * slope);
                     }
                 } else {
                     for j in 0..width {
@@ -114,12 +116,14 @@ impl<L: Single> WithSimd for SingleRows<'_, L> {
     }
 }
 
-fn single<L: Single>(o: Rect<'_>, y: Rect<'_>, residual: Option<RectMut<'_>>, parallel: bool) -> f64 {
+fn single<L: Single>(o: Rect<'_>, y: Rect<'_>, residual: Option<(RectMut<'_>, f32)>, parallel: bool) -> f64 {
+    let factor = residual.as_ref().map_or(1.0, |(_, factor)| *factor);
+    let residual = residual.map(|(residual, _)| residual);
     let rows_at_once = if parallel { ((1 << 14) / o.columns.max(1)).max(1) } else { o.rows.max(1) };
     let loss = std::marker::PhantomData::<L>;
     let run = |first: usize, residual: Option<(&mut [f32], usize)>| {
         let rows = rows_at_once.min(o.rows - first);
-        Arch::new().dispatch(SingleRows { outputs: o, targets: y, residual, first, rows, loss })
+        Arch::new().dispatch(SingleRows { outputs: o, targets: y, residual, factor, first, rows, loss })
     };
     if rows_at_once >= o.rows {
         return run(0, residual.map(|r| (r.values, r.stride)));
@@ -166,7 +170,7 @@ fn probabilities<S: Simd>(o: Rect<'_>, start: usize, width: usize, p: &mut [f32]
 struct Softmax<'a> {
     outputs: Rect<'a>,
     classes: &'a [f32],
-    residual: Option<RectMut<'a>>,
+    residual: Option<(RectMut<'a>, f32)>,
 }
 
 impl WithSimd for Softmax<'_> {
@@ -185,13 +189,13 @@ impl WithSimd for Softmax<'_> {
                 let of_class = o.values[class * o.stride + start + j];
                 total += f64::from(sum[j]).ln() + f64::from(largest[j] - of_class);
             }
-            if let Some(residual) = &mut self.residual {
+            if let Some((residual, factor)) = &mut self.residual {
                 for (k, p) in p.chunks_exact(TILE).enumerate() {
-                    residual.values[k * residual.stride + start..][..width].copy_from_slice(&p[..width]);
-                }
-                for j in 0..width {
-                    let class = self.classes[start + j] as usize;
-                    residual.values[class * residual.stride + start + j] -= 1.0;
+                    let to = &mut residual.values[k * residual.stride + start..][..width];
+                    for (j, to) in to.iter_mut().enumerate() {
+                        let is_class = self.classes[start + j] == k as f32;
+                        *to = *factor * (p[j] - if is_class { 1.0 } else { 0.0 });
+                    }
                 }
             }
         }
@@ -199,12 +203,12 @@ impl WithSimd for Softmax<'_> {
     }
 }
 
-/// The sum of losses; residuals where asked.
+/// The sum of losses; residuals times a factor where asked.
 pub(super) fn loss(
     loss: Loss,
     outputs: Rect<'_>,
     targets: Rect<'_>,
-    residual: Option<RectMut<'_>>,
+    residual: Option<(RectMut<'_>, f32)>,
     parallel: bool,
 ) -> f64 {
     assert_eq!(outputs.columns, targets.columns, "examples of outputs and targets");
@@ -221,6 +225,7 @@ struct SingleCurvature<'a, L> {
     values: &'a mut [f32],
     stride: usize,
     first: usize,
+    factor: f32,
     loss: std::marker::PhantomData<L>,
 }
 
@@ -231,7 +236,7 @@ impl<L: Single> WithSimd for SingleCurvature<'_, L> {
     fn with_simd<S: Simd>(self, _: S) {
         for (i, row) in self.values.chunks_mut(self.stride).enumerate() {
             for (t, &o) in row.iter_mut().zip(self.outputs.row(self.first + i)) {
-                *t *= L::curvature::<S>(o);
+                *t *= self.factor * L::curvature::<S>(o);
             }
         }
     }
@@ -240,6 +245,7 @@ impl<L: Single> WithSimd for SingleCurvature<'_, L> {
 struct SoftmaxCurvature<'a> {
     outputs: Rect<'a>,
     t: RectMut<'a>,
+    factor: f32,
 }
 
 impl WithSimd for SoftmaxCurvature<'_> {
@@ -247,7 +253,7 @@ impl WithSimd for SoftmaxCurvature<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self { outputs: o, t } = self;
+        let Self { outputs: o, t, factor } = self;
         let mut p = vec![0.0; o.rows * TILE];
         for start in (0..o.columns).step_by(TILE) {
             let width = TILE.min(o.columns - start);
@@ -262,26 +268,26 @@ impl WithSimd for SoftmaxCurvature<'_> {
             for (k, p) in p.chunks_exact(TILE).enumerate() {
                 let t = &mut t.values[k * t.stride + start..][..width];
                 for j in 0..width {
-                    t[j] = p[j] * (t[j] - mean[j]);
+                    t[j] = factor * p[j] * (t[j] - mean[j]);
                 }
             }
         }
     }
 }
 
-/// `t = H t`, example by example.
-pub(super) fn curvature(loss: Loss, outputs: Rect<'_>, t: RectMut<'_>, parallel: bool) {
-    fn single<L: Single>(outputs: Rect<'_>, t: RectMut<'_>, parallel: bool) {
+/// `t = factor H t`, example by example.
+pub(super) fn curvature(loss: Loss, outputs: Rect<'_>, t: RectMut<'_>, factor: f32, parallel: bool) {
+    fn single<L: Single>(outputs: Rect<'_>, t: RectMut<'_>, factor: f32, parallel: bool) {
         let stride = t.stride;
         super::elementwise::for_row_groups(t, parallel, |first, values| {
             let loss = std::marker::PhantomData::<L>;
-            Arch::new().dispatch(SingleCurvature { outputs, values, stride, first, loss });
+            Arch::new().dispatch(SingleCurvature { outputs, values, stride, first, factor, loss });
         });
     }
     match loss {
-        Loss::Logistic => single::<Logistic>(outputs, t, parallel),
-        Loss::Squared => {}
-        Loss::Hinge => single::<Hinge>(outputs, t, parallel),
-        Loss::Softmax => Arch::new().dispatch(SoftmaxCurvature { outputs, t }),
+        Loss::Logistic => single::<Logistic>(outputs, t, factor, parallel),
+        Loss::Squared => single::<Squared>(outputs, t, factor, parallel),
+        Loss::Hinge => single::<Hinge>(outputs, t, factor, parallel),
+        Loss::Softmax => Arch::new().dispatch(SoftmaxCurvature { outputs, t, factor }),
     }
 }

@@ -5,7 +5,6 @@
 
 use super::stack::{Pass, Work};
 use super::{Network, within};
-use crate::device::Array;
 use crate::error::Result;
 use crate::oracle::{Answer, Cost, Curvature, CurvatureMatrix, Rows, Vector};
 use std::sync::Mutex;
@@ -31,7 +30,7 @@ impl Curvature for Network {
         if job.rows * job.width * size_of::<f32>() <= KEPT_BYTES {
             let slots: Vec<Mutex<Pass>> =
                 (0..job.rows.div_ceil(size)).map(|_| Mutex::new(stack.new_pass(size))).collect();
-            stack.device.for_blocks(job, &mut stack.device.zeros(0), &|device, block, _| {
+            stack.device.for_blocks(job, &mut stack.device.zeros(0), &|device, block, _, _| {
                 let mut pass = slots[block.start / size].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 self.train.load(device, within(selection, &block), &mut pass);
                 stack.forward(device, at.array(), &mut pass, block.len());
@@ -55,7 +54,7 @@ impl CurvatureMatrix for NetworkCurvature<'_> {
         let job = stack.job(selection.len(), stack.layout.len());
         let size = stack.device.block_rows(job);
         let (at, along) = (self.at.array(), v.array());
-        stack.device.for_blocks(job, product.array_mut(), &|device, block, sum: &mut Array| {
+        stack.device.for_blocks(job, product.array_mut(), &|device, block, sum, keep| {
             stack.with_work(size, |Work { pass, flow }| {
                 let columns = block.len();
                 let pass = if let Some(kept) = self.passes.get(block.start / size) {
@@ -66,12 +65,11 @@ impl CurvatureMatrix for NetworkCurvature<'_> {
                     pass
                 };
                 stack.tangent(device, at, along, pass, flow, columns);
-                stack.through_loss(device, pass, flow, columns);
-                stack.backward(device, at, pass, flow, columns, false, sum);
+                stack.through_loss(device, pass, flow, columns, divisor.recip() as f32);
+                stack.backward(device, at, pass, flow, columns, false, sum, keep);
             });
             Ok(0.0)
         })?;
-        product.scale(1.0 / divisor);
         network.add_ridge(along, self.rows, product.array_mut());
         let forward = if self.passes.is_empty() { 1.0 } else { 0.0 };
         Ok(network.cost(selection.len(), 2.0 + forward, 2.0))

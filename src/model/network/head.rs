@@ -45,20 +45,19 @@ impl HeadEquations for Network {
         let job = stack.job(selection.len(), parameters + size * size);
         let block_rows = stack.device.block_rows(job);
         let mut sums = stack.device.zeros(job.sum);
-        let loss = stack.device.for_blocks(job, &mut sums, &|device, block, sum| {
+        let loss = stack.device.for_blocks(job, &mut sums, &|device, block, sum, keep| {
             Ok(stack.with_work(block_rows, |work| {
                 let columns = block.len();
                 self.train.load(device, within(selection, &block), &mut work.pass);
                 stack.forward(device, at.array(), &mut work.pass, columns);
-                let loss = stack.loss(device, &work.pass, Some(&mut work.flow), columns);
-                stack.backward(device, at.array(), &work.pass, &mut work.flow, columns, false, sum);
-                stack.add_head_gram(device, work, columns, is_weighted, sum, parameters);
+                let loss = stack.loss(device, &work.pass, Some((&mut work.flow, divisor.recip() as f32)), columns);
+                stack.backward(device, at.array(), &work.pass, &mut work.flow, columns, false, sum, keep);
+                stack.head_gram(device, work, columns, is_weighted, sum, keep);
                 loss
             }))
         })?;
         let mut gradient = Vector::zeros(&stack.layout);
         stack.device.copy(gradient.array_mut().view_mut(0, 1, parameters), sums.view(0, 1, parameters));
-        gradient.scale(1.0 / divisor);
         self.add_ridge(at.array(), rows, gradient.array_mut());
         let gram = stack.device.download(sums.view(parameters, size, size));
         // The last row holds the sums; the last column is left to symmetry.

@@ -72,10 +72,10 @@ impl Dense {
         device.tangent(self.activation, t, self.bias(along), kept);
     }
 
-    /// Adds `d x'` and `d 1` to the layer's part of `sum`.
-    pub fn add_gradient(&self, device: &dyn Backend, d: View<'_>, x: View<'_>, sum: &mut Array) {
-        device.product(sum.view_mut(self.start, self.outputs, self.inputs), true, d, x.t());
-        device.add_row_sums(sum.view_mut(self.bias_start(), 1, self.outputs), d);
+    /// `d x'` and `d 1` as the layer's part of `sum`, added to it with `keep`.
+    pub fn gradient(&self, device: &dyn Backend, d: View<'_>, x: View<'_>, sum: &mut Array, keep: bool) {
+        device.product(sum.view_mut(self.start, self.outputs, self.inputs), keep, d, x.t());
+        device.row_sums(sum.view_mut(self.bias_start(), 1, self.outputs), keep, d);
     }
 
     /// `below = (W' d) o h'` for the layer below with activation `h` and what it kept.

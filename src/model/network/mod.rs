@@ -322,22 +322,28 @@ impl Network {
         }
     }
 
-    /// The sum of losses over rows of a part, and with `gradient` its gradient, not yet divided.
-    fn pass(&self, part: &Part, at: &Array, selection: Selection<'_>, gradient: Option<&mut Array>) -> Result<f64> {
+    /// The sum of losses over rows of a part, and with `gradient` its gradient times the factor beside it.
+    fn pass(
+        &self,
+        part: &Part,
+        at: &Array,
+        selection: Selection<'_>,
+        gradient: Option<(&mut Array, f64)>,
+    ) -> Result<f64> {
         let stack = &self.stack;
         let job = stack.job(selection.len(), if gradient.is_some() { stack.layout.len() } else { 0 });
-        let (with_gradient, mut none) = (gradient.is_some(), stack.device.zeros(0));
+        let factor = gradient.as_ref().map(|(_, factor)| *factor as f32);
+        let mut none = stack.device.zeros(0);
         let size = stack.device.block_rows(job);
-        stack.device.for_blocks(job, gradient.unwrap_or(&mut none), &|device, block, sum| {
+        let sum = gradient.map_or(&mut none, |(gradient, _)| gradient);
+        stack.device.for_blocks(job, sum, &|device, block, sum, keep| {
             Ok(stack.with_work(size, |work| {
                 let columns = block.len();
                 part.load(device, within(selection, &block), &mut work.pass);
                 stack.forward(device, at, &mut work.pass, columns);
-                if !with_gradient {
-                    return stack.loss(device, &work.pass, None, columns);
-                }
-                let loss = stack.loss(device, &work.pass, Some(&mut work.flow), columns);
-                stack.backward(device, at, &work.pass, &mut work.flow, columns, false, sum);
+                let Some(factor) = factor else { return stack.loss(device, &work.pass, None, columns) };
+                let loss = stack.loss(device, &work.pass, Some((&mut work.flow, factor)), columns);
+                stack.backward(device, at, &work.pass, &mut work.flow, columns, false, sum, keep);
                 loss
             }))
         })
@@ -351,7 +357,7 @@ impl Network {
         let size = stack.device.block_rows(job);
         let outputs = Mutex::new(vec![0.0; if self.is_autoencoder() { 0 } else { rows * k }]);
         let squares = Mutex::new(vec![0.0; rows.div_ceil(size)]);
-        let loss = stack.device.for_blocks(job, &mut stack.device.zeros(0), &|device, block, _| {
+        let loss = stack.device.for_blocks(job, &mut stack.device.zeros(0), &|device, block, _, _| {
             Ok(stack.with_work(size, |work| {
                 let columns = block.len();
                 part.load(device, Selection::Range(block.start, block.end), &mut work.pass);
@@ -389,11 +395,11 @@ impl Network {
         let job = stack.job(self.train.rows.len(), d * d);
         let size = stack.device.block_rows(job);
         let mut gram = stack.device.zeros(d * d);
-        stack.device.for_blocks(job, &mut gram, &|device, block, sum| {
+        stack.device.for_blocks(job, &mut gram, &|device, block, sum, keep| {
             stack.with_work(size, |work| {
                 self.train.load(device, Selection::Range(block.start, block.end), &mut work.pass);
                 let x = work.pass.inputs.view(block.len());
-                device.product(sum.view_mut(0, d, d), true, x, x.t());
+                device.product(sum.view_mut(0, d, d), keep, x, x.t());
             });
             Ok(0.0)
         })?;
@@ -479,8 +485,7 @@ impl Value for Network {
 impl Gradient for Network {
     fn value_and_gradient(&self, at: &Vector, rows: Rows<'_>, gradient: &mut Vector) -> Result<Answer<f64>> {
         let (selection, divisor) = self.selection(rows);
-        let loss = self.pass(&self.train, at.array(), selection, Some(gradient.array_mut()))?;
-        gradient.scale(1.0 / divisor);
+        let loss = self.pass(&self.train, at.array(), selection, Some((gradient.array_mut(), 1.0 / divisor)))?;
         self.add_ridge(at.array(), rows, gradient.array_mut());
         let value = loss / divisor + self.penalty(at.array(), rows);
         Ok(Answer { value, cost: self.cost(selection.len(), 2.0, 1.0) })
@@ -494,13 +499,13 @@ impl SquaredGradients for Network {
         let job = stack.job(selection.len(), stack.layout.len());
         let size = stack.device.block_rows(job);
         let at = at.array();
-        stack.device.for_blocks(job, squares.array_mut(), &|device, block, sum| {
+        stack.device.for_blocks(job, squares.array_mut(), &|device, block, sum, keep| {
             stack.with_work(size, |work| {
                 let columns = block.len();
                 self.train.load(device, within(selection, &block), &mut work.pass);
                 stack.forward(device, at, &mut work.pass, columns);
-                stack.loss(device, &work.pass, Some(&mut work.flow), columns);
-                stack.backward(device, at, &work.pass, &mut work.flow, columns, true, sum);
+                stack.loss(device, &work.pass, Some((&mut work.flow, 1.0)), columns);
+                stack.backward(device, at, &work.pass, &mut work.flow, columns, true, sum, keep);
             });
             Ok(0.0)
         })?;

@@ -138,7 +138,7 @@ impl Predictor for NetworkPredictor {
         let job = stack.job(rows.len(), 0);
         let size = stack.device.block_rows(job);
         let said = Mutex::new(vec![Vec::new(); rows.len()]);
-        stack.device.for_blocks(job, &mut stack.device.zeros(0), &|device, block, _| {
+        stack.device.for_blocks(job, &mut stack.device.zeros(0), &|device, block, _, _| {
             stack.with_work(size, |work| {
                 let columns = block.len();
                 device.load(&table, Selection::Range(block.start, block.end), work.pass.inputs.view_mut(columns));

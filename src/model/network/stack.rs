@@ -175,12 +175,13 @@ impl Stack {
         }
     }
 
-    /// The sum of losses of a block; with a flow, the derivative in the last layer's linear outputs goes into it.
-    pub fn loss(&self, device: &dyn Backend, pass: &Pass, flow: Option<&mut Flow>, columns: usize) -> f64 {
+    /// The sum of losses of a block; with a flow, a factor times the derivative in the last layer's linear outputs goes
+    /// into it.
+    pub fn loss(&self, device: &dyn Backend, pass: &Pass, flow: Option<(&mut Flow, f32)>, columns: usize) -> f64 {
         let (outputs, targets) = (pass.outputs(columns), pass.targets.view(columns));
-        let Some(flow) = flow else { return device.loss(self.loss, outputs, targets, None) };
+        let Some((flow, factor)) = flow else { return device.loss(self.loss, outputs, targets, None) };
         let mut d = flow.sheets[0].part_mut(self.outputs(), columns);
-        let loss = device.loss(self.loss, outputs, targets, Some(d.again()));
+        let loss = device.loss(self.loss, outputs, targets, Some((d.again(), factor)));
         self.through_last_slopes(device, pass, d, columns);
         loss
     }
@@ -210,24 +211,25 @@ impl Stack {
         2.0 * device.loss(Loss::Squared, outputs.view(columns), work.pass.targets.view(columns), None)
     }
 
-    /// Adds the Gram matrix of the last layer's inputs and a constant one, weighted by the loss's second derivative or by
-    /// one, to the `size x size` numbers of `sum` from `start` on; of the last column only the corner.
-    pub fn add_head_gram(
+    /// The Gram matrix of the last layer's inputs and a constant one, weighted by the loss's second derivative or by one, as
+    /// the numbers of `sum` after the parameters, added with `keep`; of the last column only the corner.
+    pub fn head_gram(
         &self,
         device: &dyn Backend,
         work: &mut Work,
         columns: usize,
         is_weighted: bool,
         sum: &mut Array,
-        start: usize,
+        keep: bool,
     ) {
         let inputs = self.layers[self.layers.len() - 1].inputs;
-        let (size, last) = (inputs + 1, start + inputs * (inputs + 1));
+        let (start, size) = (self.layout.len(), inputs + 1);
+        let last = start + inputs * size;
         let new = || [(); 2].map(|()| Sheet::new(&self.device, self.widest(), work.flow.rows));
         let [weights, weighted] = work.flow.squares.get_or_insert_with(new);
         device.fill(&mut weights.array, 1.0);
         if is_weighted {
-            device.loss_curvature(self.loss, work.pass.outputs(columns), weights.part_mut(1, columns));
+            device.loss_curvature(self.loss, work.pass.outputs(columns), weights.part_mut(1, columns), 1.0);
         }
         let z = match self.layers.len() {
             1 => work.pass.inputs.view(columns),
@@ -236,13 +238,13 @@ impl Stack {
         let weights = weights.part(1, columns);
         device.scale_columns(weighted.part_mut(inputs, columns), z, weights);
         let weighted = weighted.part(inputs, columns);
-        device.product(sum.strided_mut(start, inputs, inputs, size), true, weighted, z.t());
-        device.add_row_sums(sum.view_mut(last, 1, inputs), weighted);
-        device.add_row_sums(sum.view_mut(last + inputs, 1, 1), weights);
+        device.product(sum.strided_mut(start, inputs, inputs, size), keep, weighted, z.t());
+        device.row_sums(sum.view_mut(last, 1, inputs), keep, weighted);
+        device.row_sums(sum.view_mut(last + inputs, 1, 1), keep, weights);
     }
 
-    /// Sends the derivative in `flow` down and adds the gradient of every layer to `sum`; with `squared`, the squares of
-    /// every example's gradient instead.
+    /// Sends the derivative in `flow` down; the gradient of every layer goes to `sum`, added with `keep`. With `squared`, the
+    /// squares of every example's gradient instead.
     #[expect(clippy::too_many_arguments, reason = "what meets on the way down")]
     pub fn backward(
         &self,
@@ -253,6 +255,7 @@ impl Stack {
         columns: usize,
         squared: bool,
         sum: &mut Array,
+        keep: bool,
     ) {
         let (mut here, mut there) = (0, 1);
         for (l, layer) in self.layers.iter().enumerate().rev() {
@@ -264,9 +267,9 @@ impl Stack {
                 device.squares(d2.part_mut(layer.outputs, columns), d);
                 device.squares(x2.part_mut(layer.inputs, columns), x.view(columns));
                 let (d2, x2) = (d2.part(layer.outputs, columns), x2.part(layer.inputs, columns));
-                layer.add_gradient(device, d2, x2, sum);
+                layer.gradient(device, d2, x2, sum, keep);
             } else {
-                layer.add_gradient(device, d, x.view(columns), sum);
+                layer.gradient(device, d, x.view(columns), sum, keep);
             }
             if l > 0 {
                 let [first, second] = &mut flow.sheets;
@@ -309,10 +312,11 @@ impl Stack {
         }
     }
 
-    /// Turns the tangent `J v` in `flow` into `J' H J v`'s start: multiplied by the loss's Hessian and the last slopes.
-    pub fn through_loss(&self, device: &dyn Backend, pass: &Pass, flow: &mut Flow, columns: usize) {
+    /// Turns the tangent `J v` in `flow` into the start of `factor J' H J v`: multiplied by the loss's Hessian and the last
+    /// slopes.
+    pub fn through_loss(&self, device: &dyn Backend, pass: &Pass, flow: &mut Flow, columns: usize, factor: f32) {
         let mut t = flow.sheets[0].part_mut(self.outputs(), columns);
-        device.loss_curvature(self.loss, pass.outputs(columns), t.again());
+        device.loss_curvature(self.loss, pass.outputs(columns), t.again(), factor);
         self.through_last_slopes(device, pass, t, columns);
     }
 }
@@ -367,7 +371,7 @@ mod tests {
                     let d = work.flow.sheets[0].part_mut(outputs, columns);
                     stack.through_last_slopes(&*device, &work.pass, d, columns);
                     let mut sum = device.zeros(parameters);
-                    stack.backward(&*device, &at, &work.pass, &mut work.flow, columns, false, &mut sum);
+                    stack.backward(&*device, &at, &work.pass, &mut work.flow, columns, false, &mut sum, false);
                     let left: f64 = jv.iter().zip(&u).map(|(a, b)| f64::from(a * b)).sum();
                     let right = device.dot(&v, &sum, 0..parameters);
                     let size: f64 = jv.iter().zip(&u).map(|(a, b)| f64::from((a * b).abs())).sum();
