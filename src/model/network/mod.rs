@@ -130,8 +130,9 @@ impl Part {
     fn load(&self, device: &dyn crate::device::Backend, rows: Selection<'_>, pass: &mut Pass) {
         let columns = rows.len();
         device.load(&self.inputs, rows, pass.inputs.view_mut(columns));
-        let targets = self.targets.as_ref().unwrap_or(&self.inputs);
-        device.load(targets, rows, pass.targets.view_mut(columns));
+        if let (Some(targets), Some(sheet)) = (&self.targets, &mut pass.targets) {
+            device.load(targets, rows, sheet.view_mut(columns));
+        }
     }
 }
 
@@ -242,7 +243,7 @@ impl Network {
             "squared" => (Activation::Sigmoid, Loss::Squared),
             _ => (Activation::Identity, Loss::Logistic),
         };
-        let stack = Stack::new(Device::new(Cpu::default()), &widths, &activations, last, loss);
+        let stack = Stack::new(Device::new(Cpu::default()), &widths, &activations, last, loss).reconstructing();
         let factor = vec![1.0 / f64::from(high); columns];
         Ok(Self::new("autoencoder", stack, data, settings, vec![0.0; columns], factor, Targets::Inputs))
     }

@@ -13,7 +13,7 @@ pub(super) struct Stack {
     pub layers: Vec<Dense>,
     pub layout: Arc<Layout>,
     pub loss: Loss,
-    /// Numbers of one example's target.
+    /// Numbers of one example's target; 0 where the inputs are the targets.
     targets: usize,
     /// Zeros for the tangent of a function without a bias.
     zeros: Array,
@@ -57,7 +57,8 @@ impl Sheet {
 #[derive(Debug)]
 pub(super) struct Pass {
     pub inputs: Sheet,
-    pub targets: Sheet,
+    /// None where the inputs are the targets.
+    pub targets: Option<Sheet>,
     values: Vec<Sheet>,
     /// Slopes of layers whose values do not tell them.
     slopes: Vec<Option<Sheet>>,
@@ -104,6 +105,11 @@ impl Stack {
         Self { layout, layers, loss, targets, zeros, device, pool: Mutex::default() }
     }
 
+    /// The same with the inputs as targets.
+    pub fn reconstructing(self) -> Self {
+        Self { targets: 0, ..self }
+    }
+
     pub fn inputs(&self) -> usize {
         self.layers[0].inputs
     }
@@ -137,7 +143,7 @@ impl Stack {
         let sheet = |units| Sheet::new(&self.device, units, rows);
         Pass {
             inputs: sheet(self.inputs()),
-            targets: sheet(self.targets),
+            targets: (self.targets > 0).then(|| sheet(self.targets)),
             values: self.layers.iter().map(|layer| sheet(layer.outputs)).collect(),
             slopes: self
                 .layers
@@ -178,7 +184,7 @@ impl Stack {
     /// The sum of losses of a block; with a flow, a factor times the derivative in the last layer's linear outputs goes
     /// into it.
     pub fn loss(&self, device: &dyn Backend, pass: &Pass, flow: Option<(&mut Flow, f32)>, columns: usize) -> f64 {
-        let (outputs, targets) = (pass.outputs(columns), pass.targets.view(columns));
+        let (outputs, targets) = (pass.outputs(columns), pass.targets(columns));
         let Some((flow, factor)) = flow else { return device.loss(self.loss, outputs, targets, None) };
         let mut d = flow.sheets[0].part_mut(self.outputs(), columns);
         let loss = device.loss(self.loss, outputs, targets, Some((d.again(), factor)));
@@ -208,7 +214,7 @@ impl Stack {
                 None,
             );
         }
-        2.0 * device.loss(Loss::Squared, outputs.view(columns), work.pass.targets.view(columns), None)
+        2.0 * device.loss(Loss::Squared, work.pass.outputs(columns), work.pass.targets(columns), None)
     }
 
     /// The Gram matrix of the last layer's inputs and a constant one, weighted by the loss's second derivative or by one, as
@@ -325,6 +331,11 @@ impl Pass {
     /// The last layer's values.
     pub fn outputs(&self, columns: usize) -> View<'_> {
         self.values[self.values.len() - 1].view(columns)
+    }
+
+    /// What the loss compares outputs with.
+    fn targets(&self, columns: usize) -> View<'_> {
+        self.targets.as_ref().unwrap_or(&self.inputs).view(columns)
     }
 
     /// The values of layer `l`, counted from 0.
