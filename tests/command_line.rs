@@ -53,7 +53,7 @@ fn what_is_listed_can_be_asked_about() {
         }
     }
     let names: Vec<_> = all["optimizers"].as_array().unwrap().iter().map(|o| o["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["sgd", "irls", "admm", "hessian-free"]);
+    assert_eq!(names, ["sgd", "irls", "irls-gradient", "admm", "hessian-free"]);
     for experiment in all["experiments"].as_array().unwrap() {
         assert!(experiment["question"].as_str().unwrap().ends_with('?'));
     }
@@ -74,7 +74,7 @@ fn the_experiments_in_the_program_are_planned() {
     assert!(!place.path().join("runs").exists(), "a dry run writes nothing");
     let table = place.succeed(&["run", "quickstart", "--dry-run"]);
     assert!(table.contains("higgs-sim (simulated)") && table.contains("to run"), "{table}");
-    for name in ["higgs-logistic", "higgs-sample", "mnist-softmax"] {
+    for name in ["higgs-logistic", "higgs-sample", "higgs-network", "mnist-softmax", "mnist-mlp", "mnist-autoencoder"] {
         let output = place.command(&["run", name, "--dry-run"]).env_remove("PARSIMONY_DATA_DIR").output().unwrap();
         let message = String::from_utf8_lossy(&output.stderr);
         // Without the data, the message says what to do.

@@ -7,11 +7,14 @@ use crate::workbench::Workbench;
 use serde_json::{Value, json};
 
 /// The experiments in this program, by name.
-pub const EXPERIMENTS: [(&str, &str); 4] = [
+pub const EXPERIMENTS: [(&str, &str); 7] = [
     ("quickstart", include_str!("../../experiments/quickstart.toml")),
     ("higgs-logistic", include_str!("../../experiments/higgs-logistic.toml")),
     ("higgs-sample", include_str!("../../experiments/higgs-sample.toml")),
+    ("higgs-network", include_str!("../../experiments/higgs-network.toml")),
     ("mnist-softmax", include_str!("../../experiments/mnist-softmax.toml")),
+    ("mnist-mlp", include_str!("../../experiments/mnist-mlp.toml")),
+    ("mnist-autoencoder", include_str!("../../experiments/mnist-autoencoder.toml")),
 ];
 
 const EXAMPLES: &str = "\

@@ -8,7 +8,7 @@ use crate::error::{DataError, Error, Result};
 use crate::experiment::{CellConfig, CellFolder, read_json, read_weights, write_whole};
 use crate::model::{Predictor, Weights};
 use crate::workbench::Workbench;
-use polars::prelude::{Column, CsvWriter, DataFrame, NamedFrom, ParquetWriter, PolarsError, SerWriter, Series};
+use polars::prelude::{Column, CsvWriter, DataFrame, NamedFrom, ParquetWriter, SerWriter, Series};
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -16,8 +16,8 @@ CELL is the folder of a cell, or the beginning of a cell's ID, which is looked f
 columns that the model was trained on, by name where the file has names; a target column is ignored. Standardization
 is part of the weights: give raw values.
 
-The output has a row for each row of the input: `probability_CLASS` for every class, then `predicted`; of a model of real
-numbers `predicted` alone.
+The output has a row for each row of the input: `probability_CLASS` for every class, then `predicted`; of real targets
+`predicted` alone; of an autoencoder its code, `code_1` and so on.
 
 Examples:
   parsimony predict 3f9a --data new.csv --out scores.csv
@@ -145,26 +145,23 @@ fn features(workbench: &Workbench, data: &str, wanted: &[String]) -> Result<Pane
 }
 
 fn predict(predictor: &dyn Predictor, features: &Panels) -> Result<DataFrame> {
-    let classes = predictor.classes();
-    let probabilities = predictor.probabilities(features, 0..features.rows())?;
-    let failed = |error: PolarsError| Error::Numeric(format!("predictions: {error}"));
-    if classes.is_empty() {
-        let predicted = Series::new("predicted".into(), probabilities).into();
-        return DataFrame::new(features.rows(), vec![predicted]).map_err(failed);
-    }
-    let rows = probabilities.chunks_exact(classes.len().max(1));
-    // The first of several equally probable classes.
-    let most_probable =
-        |row: &[f64]| (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
-    let predicted: Vec<&str> = rows.clone().map(|row| classes[most_probable(row)].as_str()).collect();
-    let mut columns: Vec<Column> = classes
+    let (classes, outputs) = (predictor.classes(), predictor.outputs());
+    let values = predictor.predict(features, 0..features.rows())?;
+    let rows = values.chunks_exact(outputs.len().max(1));
+    let mut columns: Vec<Column> = outputs
         .iter()
         .enumerate()
-        .map(|(class, name)| {
-            let values: Vec<f64> = rows.clone().map(|row| row[class]).collect();
-            Series::new(format!("probability_{name}").into(), values).into()
+        .map(|(output, name)| {
+            let values: Vec<f64> = rows.clone().map(|row| row[output]).collect();
+            Series::new(name.as_str().into(), values).into()
         })
         .collect();
-    columns.push(Series::new("predicted".into(), predicted).into());
-    DataFrame::new(features.rows(), columns).map_err(failed)
+    if !classes.is_empty() {
+        // The first of several equally probable classes.
+        let most_probable =
+            |row: &[f64]| (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
+        let predicted: Vec<&str> = rows.map(|row| classes[most_probable(row)].as_str()).collect();
+        columns.push(Series::new("predicted".into(), predicted).into());
+    }
+    DataFrame::new(features.rows(), columns).map_err(|error| Error::Numeric(format!("predictions: {error}")))
 }

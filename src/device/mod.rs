@@ -1,9 +1,17 @@
 //! Where arrays live and numbers are crunched.
 //!
 //! Nothing in this room knows what a model, a dataset or an optimizer is: it offers matrices in panels, fused
-//! passes over them, factorizations, and parallel loops whose results do not depend on the number of threads.
+//! passes over them, arrays with the operations of networks, factorizations, and parallel loops whose results do not
+//! depend on the number of threads.
 
+pub mod array;
+mod backend;
 pub mod cpu;
+mod matrix;
 pub mod panels;
 
+pub use array::Array;
+pub use backend::{Activation, Backend, BlockBody, Device, Job, Loss, Table};
+pub use cpu::design::Selection;
+pub use matrix::Matrix;
 pub use panels::{PANEL_ROWS, Panels};

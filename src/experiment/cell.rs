@@ -258,12 +258,15 @@ impl Run<'_> {
             ("objective", objective),
             ("train_loss", or_nan(train.loss)),
             ("train_accuracy", or_nan(train.accuracy)),
+            ("train_squared_error", or_nan(train.squared_error)),
             ("gradient_norm", or_nan(gradient_norm)),
             ("validation_loss", or_nan(validation.loss)),
             ("validation_accuracy", or_nan(validation.accuracy)),
+            ("validation_squared_error", or_nan(validation.squared_error)),
             ("test_loss", or_nan(test.loss)),
             ("test_accuracy", or_nan(test.accuracy)),
             ("test_auc", or_nan(test.auc)),
+            ("test_squared_error", or_nan(test.squared_error)),
             ("parameters_nonzero", nonzero as f64),
             ("resident_bytes", memory.resident as f64),
         ];
@@ -279,7 +282,7 @@ impl Run<'_> {
         if let (Reported::BestValidation, Some(loss)) = (self.config.report, validation.loss)
             && self.best.as_ref().is_none_or(|best| loss < best.loss)
         {
-            let point = self.optimizer.reported(&self.parameters).host().to_vec();
+            let point = self.optimizer.reported(&self.parameters).to_host();
             self.best = Some(Best { row: self.trace.rows() - 1, loss, point });
         }
         let shown = self.config.target.as_ref().map(|target| target.metric.as_str());
@@ -309,7 +312,7 @@ impl Run<'_> {
         let mut state = StateWriter::default();
         self.optimizer.visit_state(&mut state);
         let checkpoint = Checkpoint {
-            parameters: self.parameters.host().to_vec(),
+            parameters: self.parameters.to_host(),
             state: state.parts,
             oracle: self.oracle.position(),
             trace: self.trace.clone(),
@@ -360,8 +363,11 @@ impl Run<'_> {
             result.test_loss = value("test_loss");
             result.test_accuracy = value("test_accuracy");
             result.test_auc = value("test_auc");
+            result.train_squared_error = value("train_squared_error");
+            result.validation_squared_error = value("validation_squared_error");
+            result.test_squared_error = value("test_squared_error");
             result.parameters_nonzero = Some(counts.nonzero);
-            result.parameter_compressed_bytes = Some(compressed_bytes(point.host()));
+            result.parameter_compressed_bytes = Some(compressed_bytes(&point));
             write_weights(&folder.weights(), &self.model.weights(&point))?;
         } else {
             // Those of an earlier, interrupted attempt.

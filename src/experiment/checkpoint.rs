@@ -87,7 +87,7 @@ impl Checkpoint {
         for (name, column) in self.trace.columns() {
             add(format!("trace.{name}"), column);
         }
-        let bytes = encode(path, &tensors, HashMap::from([(REST.to_owned(), rest)]))?;
+        let bytes = encode(path, &tensors, Dtype::F64, HashMap::from([(REST.to_owned(), rest)]))?;
         write_whole(path, &bytes)
     }
 
@@ -95,7 +95,7 @@ impl Checkpoint {
     #[must_use]
     pub fn read(path: &Path, cell: &str) -> Option<Self> {
         let bytes = std::fs::read(path).ok()?;
-        let Weights { tensors, metadata } = decode(&bytes)?;
+        let Weights { tensors, metadata, .. } = decode(&bytes)?;
         let rest: Rest = toml::from_str(metadata.get(REST)?).ok().filter(|rest: &Rest| rest.cell == cell)?;
         let mut tensors: BTreeMap<String, Vec<f64>> =
             tensors.into_iter().map(|(name, (_, values))| (name, values)).collect();
@@ -132,16 +132,16 @@ fn unwritable(path: &Path, error: &dyn std::error::Error) -> Error {
 /// Tensors by name: shape and values.
 type Tensors<'a> = BTreeMap<String, (Vec<usize>, &'a [f64])>;
 
-fn encode(path: &Path, tensors: &Tensors<'_>, metadata: HashMap<String, String>) -> Result<Vec<u8>> {
-    let bytes: Vec<(&str, &[usize], Vec<u8>)> = tensors
-        .iter()
-        .map(|(name, (shape, values))| {
-            (name.as_str(), &shape[..], values.iter().flat_map(|value| value.to_le_bytes()).collect())
-        })
-        .collect();
+fn encode(path: &Path, tensors: &Tensors<'_>, dtype: Dtype, metadata: HashMap<String, String>) -> Result<Vec<u8>> {
+    let little_endian = |values: &[f64]| match dtype {
+        Dtype::F32 => values.iter().flat_map(|&value| (value as f32).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    };
+    let bytes: Vec<(&str, &[usize], Vec<u8>)> =
+        tensors.iter().map(|(name, (shape, values))| (name.as_str(), &shape[..], little_endian(values))).collect();
     let views = bytes
         .iter()
-        .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F64, shape.to_vec(), bytes)?)))
+        .map(|(name, shape, bytes)| Ok((*name, TensorView::new(dtype, shape.to_vec(), bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
         .map_err(|error| unwritable(path, &error))?;
     let encoded = safetensors::serialize(views, Some(metadata)).map_err(|error| unwritable(path, &error))?;
@@ -160,22 +160,26 @@ fn with_sorted_header(encoded: &[u8]) -> Option<Vec<u8>> {
     Some([&(header.len() as u64).to_le_bytes()[..], &header, data].concat())
 }
 
-/// The `f64` tensors and the metadata of a safetensors file; `None` if it is none.
+/// The `f64` or `f32` tensors and the metadata of a safetensors file; `None` if it is none.
 fn decode(bytes: &[u8]) -> Option<Weights> {
     let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
-    let mut tensors = BTreeMap::new();
+    let mut weights = Weights::default();
     for (name, view) in SafeTensors::deserialize(bytes).ok()?.tensors() {
-        let (numbers, rest) = view.data().as_chunks::<8>();
-        if view.dtype() != Dtype::F64 || !rest.is_empty() {
-            return None;
-        }
-        let values = numbers.iter().map(|&number| f64::from_le_bytes(number)).collect();
-        tensors.insert(name, (view.shape().to_vec(), values));
+        let values = match view.dtype() {
+            Dtype::F64 => view.data().as_chunks::<8>().0.iter().map(|&number| f64::from_le_bytes(number)).collect(),
+            Dtype::F32 => {
+                weights.single_precision = true;
+                view.data().as_chunks::<4>().0.iter().map(|&number| f64::from(f32::from_le_bytes(number))).collect()
+            }
+            _ => return None,
+        };
+        weights.tensors.insert(name, (view.shape().to_vec(), values));
     }
-    Some(Weights { tensors, metadata: header.metadata().clone().unwrap_or_default().into_iter().collect() })
+    weights.metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    Some(weights)
 }
 
-/// Writes fitted weights as safetensors: `f64` tensors, text as metadata.
+/// Writes fitted weights as safetensors: tensors in the precision in which they were fitted, text as metadata.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Numeric`] where the encoder refuses.
@@ -183,7 +187,8 @@ pub fn write_weights(path: &Path, weights: &Weights) -> Result<()> {
     let tensors =
         weights.tensors.iter().map(|(name, (shape, values))| (name.clone(), (shape.clone(), &values[..]))).collect();
     let metadata = weights.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    write_whole(path, &encode(path, &tensors, metadata)?)
+    let dtype = if weights.single_precision { Dtype::F32 } else { Dtype::F64 };
+    write_whole(path, &encode(path, &tensors, dtype, metadata)?)
 }
 
 /// Reads fitted weights.
@@ -194,7 +199,12 @@ pub fn read_weights(path: &Path) -> Result<Weights> {
     let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
     decode(&bytes).ok_or_else(|| {
         let remedy = "give the folder of a cell whose weights.safetensors this program wrote";
-        DataError::new(path, "it does not hold 64-bit tensors in the safetensors format", remedy).into()
+        DataError::new(
+            path,
+            "it does not hold 32-bit or 64-bit floating-point tensors in the safetensors format",
+            remedy,
+        )
+        .into()
     })
 }
 

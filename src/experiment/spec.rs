@@ -73,8 +73,16 @@ pub struct Target {
 
 impl Target {
     /// Metrics that a target may name: those of the test rows are not among them, since nothing is chosen on them.
-    pub const METRICS: [&'static str; 6] =
-        ["validation_accuracy", "validation_loss", "train_accuracy", "train_loss", "objective", "gradient_norm"];
+    pub const METRICS: [&'static str; 8] = [
+        "validation_accuracy",
+        "validation_loss",
+        "validation_squared_error",
+        "train_accuracy",
+        "train_loss",
+        "train_squared_error",
+        "objective",
+        "gradient_norm",
+    ];
 
     /// Whether a value reaches the target.
     #[must_use]

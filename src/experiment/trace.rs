@@ -10,7 +10,7 @@ use std::fs::File;
 use std::path::Path;
 
 /// Columns that every trace has, in this order; what the optimizer notes follows as `optimizer.*`.
-pub const COLUMNS: [&str; 17] = [
+pub const COLUMNS: [&str; 20] = [
     "step",
     "data_passes",
     "gradient_equivalents",
@@ -20,12 +20,15 @@ pub const COLUMNS: [&str; 17] = [
     "objective",
     "train_loss",
     "train_accuracy",
+    "train_squared_error",
     "gradient_norm",
     "validation_loss",
     "validation_accuracy",
+    "validation_squared_error",
     "test_loss",
     "test_accuracy",
     "test_auc",
+    "test_squared_error",
     "parameters_nonzero",
     "resident_bytes",
 ];

@@ -3,6 +3,7 @@
 
 pub mod glm;
 mod inspection;
+pub mod network;
 
 use crate::data::{Examples, Task};
 use crate::device::Panels;
@@ -49,6 +50,9 @@ pub struct Evaluation {
     pub accuracy: Option<f64>,
     /// Area under the ROC curve, ties counted half; two classes only.
     pub auc: Option<f64>,
+    /// Mean over rows of the squared error summed over outputs, not halved: of reconstructions (an autoencoder) or of a
+    /// real target.
+    pub squared_error: Option<f64>,
 }
 
 /// How many parameters a fit has, counted in several ways.
@@ -67,8 +71,10 @@ pub struct ParameterCounts {
 /// Fitted parameters in a form that can be taken elsewhere: named tensors and text.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Weights {
-    /// `f64` tensors by name: shape and values, row by row.
+    /// Tensors by name: shape and values, row by row.
     pub tensors: BTreeMap<String, (Vec<usize>, Vec<f64>)>,
+    /// Whether the file holds `f32`, because that is what the values are.
+    pub single_precision: bool,
     /// Everything else by name: the model's name and options, feature names, class names.
     pub metadata: BTreeMap<String, String>,
 }
@@ -113,14 +119,27 @@ pub trait Predictor {
     /// Names of the raw feature columns expected, in order.
     fn columns(&self) -> &[String];
 
-    /// Names of the classes, in the order of the probabilities; none where the target is a real number.
+    /// Names of the classes, in the order of the probabilities; none where classes are not what is predicted.
     fn classes(&self) -> &[String];
 
-    /// Of the given rows of raw features: probabilities, `rows x classes` row by row, or a real target's expected value.
+    /// Names of the numbers predicted for a row: the classes' probabilities, or a real target's expected value.
+    fn outputs(&self) -> Vec<String> {
+        output_names(self.classes())
+    }
+
+    /// The numbers predicted, `rows x outputs` row by row, of the given rows of raw features.
     ///
     /// # Errors
     /// If the number of columns is not the one expected.
-    fn probabilities(&self, features: &Panels, rows: Range<usize>) -> Result<Vec<f64>>;
+    fn predict(&self, features: &Panels, rows: Range<usize>) -> Result<Vec<f64>>;
+}
+
+/// Names of what is predicted of classes or, without any, of a real target.
+fn output_names(classes: &[String]) -> Vec<String> {
+    match classes {
+        [] => vec!["predicted".into()],
+        classes => classes.iter().map(|class| format!("probability_{class}")).collect(),
+    }
 }
 
 /// A registered model.
@@ -151,5 +170,5 @@ impl std::fmt::Debug for ModelEntry {
 /// The models of this crate, in the order in which they are listed.
 #[must_use]
 pub fn registry() -> Vec<ModelEntry> {
-    vec![glm::LOGISTIC, glm::SOFTMAX, glm::LEAST_SQUARES]
+    vec![glm::LOGISTIC, glm::SOFTMAX, glm::LEAST_SQUARES, network::MLP, network::AUTOENCODER]
 }

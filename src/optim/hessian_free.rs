@@ -122,7 +122,7 @@ impl HessianFree {
         let precondition = |r: &Vector| {
             let mut y = r.clone();
             if let Some(m) = preconditioner {
-                y.zip(m, |r, m| r / m);
+                y.divide(m);
             }
             y
         };
@@ -230,8 +230,7 @@ impl Optimizer for HessianFree {
             Some(exponent) => {
                 let mut squares = parameters.zeros_like();
                 oracle.mean_squared_gradient(parameters, rows, &mut squares)?;
-                let damping = self.damping;
-                squares.map(|s| (s + damping).max(1e-30).powf(exponent));
+                squares.shifted_power(self.damping, exponent);
                 Some(squares)
             }
         };

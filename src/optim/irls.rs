@@ -9,6 +9,10 @@
 //! Rank deficiency is detected and named: coordinates that depend on earlier ones stay where they started. Separation
 //! (no finite optimum) is detected and named too.
 
+mod head;
+
+pub use head::ENTRY as HEAD;
+
 use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
 use crate::device::cpu::linalg::{self, ScaledCholesky};
 use crate::error::{Error, Result};
@@ -62,6 +66,10 @@ const SUSPICIOUS_STEP: f64 = 1e-3;
 
 /// From a decrement of this share of the objective on, it foretells the next.
 const FORETELLING: f64 = 1e-3;
+
+/// A decrement that is so much smaller than the last shows quadratic convergence; along a direction of recession it falls
+/// by `e` or so.
+const QUADRATIC_SHORTENING: f64 = 1e-2;
 
 /// In the quadratic regime a step shortens the gradient at least so much, unless it is at the rounding of its sums.
 const LEAST_SHORTENING: f64 = 0.1;
@@ -312,6 +320,7 @@ impl Irls {
         let foretold = decrement.powi(3) / (self.last_decrement.powi(2) * system.value.abs());
         let foretells = self.last_decrement.is_finite() && decrement <= FORETELLING * system.value.abs();
         let enough = self.gap > 0.0 && foretells && foretold <= self.gap;
+        let quadratic = decrement <= QUADRATIC_SHORTENING * self.last_decrement;
         self.last_decrement = decrement;
         self.last_gradient = largest;
         let step_size = direction.norm();
@@ -326,11 +335,9 @@ impl Irls {
         parameters.axpy(1.0, &direction);
         self.direction = vec![direction];
         if enough {
-            return self.converged(
-                oracle,
-                parameters,
-                format!("a share of {foretold:.0e} of the objective left to gain after {} steps", self.iteration),
-            );
+            let how = format!("a share of {foretold:.0e} of the objective left to gain after {} steps", self.iteration);
+            // Nothing that is separable converges so fast.
+            return if quadratic { Ok(Step::Converged(how)) } else { self.converged(oracle, parameters, how) };
         }
         if last {
             return self.converged(
@@ -491,12 +498,18 @@ impl BoundFactors {
         let c = self.vectors.nrows();
         let d = self.factors[0].nrows();
         let g = Array2::from_shape_vec((c, d), gradient.host().to_vec()).map_err(|e| Error::Numeric(e.to_string()))?;
-        let rotated = self.vectors.t().dot(&g);
+        let solved = self.solve_matrix(&g)?;
+        Vector::from_values(gradient.layout(), solved.iter().copied().collect())
+    }
+
+    /// Solves for a gradient of `C x D`.
+    fn solve_matrix(&self, g: &Array2<f64>) -> Result<Array2<f64>> {
+        let (c, d) = g.dim();
+        let rotated = self.vectors.t().dot(g);
         let mut solved = Array2::zeros((c, d));
         for (i, &factor) in self.factor_of.iter().enumerate() {
             solved.row_mut(i).assign(&linalg::cholesky_solve(&self.factors[factor], rotated.row(i))?);
         }
-        let back = self.vectors.dot(&solved);
-        Vector::from_values(gradient.layout(), back.iter().copied().collect())
+        Ok(self.vectors.dot(&solved))
     }
 }

@@ -125,5 +125,5 @@ pub fn minimize(
 /// The optimizers of this crate, in the order in which they are listed.
 #[must_use]
 pub fn registry() -> Vec<OptimizerEntry> {
-    vec![sgd::ENTRY, irls::ENTRY, admm::ENTRY, hessian_free::ENTRY]
+    vec![sgd::ENTRY, irls::ENTRY, irls::HEAD, admm::ENTRY, hessian_free::ENTRY]
 }

@@ -41,8 +41,6 @@ struct Sgd {
     momentum: f64,
     nesterov: bool,
     schedule: Schedule,
-    horizon: f64,
-    warm_up: f64,
     average_from: Option<f64>,
     taken: u64,
     averaged: u64,
@@ -51,10 +49,39 @@ struct Sgd {
     mean: Vec<Vector>,
 }
 
-enum Schedule {
+/// How the step size changes over passes, as a share of that at the start.
+pub(super) struct Schedule {
+    kind: Kind,
+    horizon: f64,
+    warm_up: f64,
+}
+
+enum Kind {
     Constant,
     Inverse,
     Cosine,
+}
+
+impl Schedule {
+    /// From the settings `schedule`, `horizon` and, where there is one, `warm_up`.
+    pub(super) fn new(s: &Settings, warm_up: f64) -> Self {
+        let kind = match s.word("schedule") {
+            "inverse" => Kind::Inverse,
+            "cosine" => Kind::Cosine,
+            _ => Kind::Constant,
+        };
+        Self { kind, horizon: s.real("horizon"), warm_up }
+    }
+
+    /// The share after `passes` passes.
+    pub(super) fn at(&self, passes: f64) -> f64 {
+        let scheduled = match self.kind {
+            Kind::Constant => 1.0,
+            Kind::Inverse => 1.0 / (1.0 + passes / self.horizon),
+            Kind::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * (passes / self.horizon).min(1.0)).cos()),
+        };
+        scheduled * if passes < self.warm_up { passes / self.warm_up } else { 1.0 }
+    }
 }
 
 impl Sgd {
@@ -64,13 +91,7 @@ impl Sgd {
             batch_size: s.whole("batch_size"),
             momentum: s.real("momentum"),
             nesterov: s.switch("nesterov"),
-            schedule: match s.word("schedule") {
-                "inverse" => Schedule::Inverse,
-                "cosine" => Schedule::Cosine,
-                _ => Schedule::Constant,
-            },
-            horizon: s.real("horizon"),
-            warm_up: s.real("warm_up"),
+            schedule: Schedule::new(s, s.real("warm_up")),
             average_from: s.switch("average").then(|| s.real("average_from")),
             taken: 0,
             averaged: 0,
@@ -78,17 +99,6 @@ impl Sgd {
             gradient: None,
             mean: Vec::new(),
         }
-    }
-
-    /// The step size after `passes` passes.
-    fn step_size(&self, passes: f64) -> f64 {
-        let scheduled = match self.schedule {
-            Schedule::Constant => 1.0,
-            Schedule::Inverse => 1.0 / (1.0 + passes / self.horizon),
-            Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * (passes / self.horizon).min(1.0)).cos()),
-        };
-        let warm = if passes < self.warm_up { passes / self.warm_up } else { 1.0 };
-        self.learning_rate * scheduled * warm
     }
 }
 
@@ -112,7 +122,7 @@ impl Optimizer for Sgd {
         oracle.finite("the minibatch objective", loss)?;
         // The warm-up's first step is one batch into the pass, not zero.
         let passes = (self.taken + 1) as f64 * size as f64 / oracle.rows() as f64;
-        let step_size = self.step_size(passes);
+        let step_size = self.learning_rate * self.schedule.at(passes);
         let gradient = self.gradient.as_ref().expect("allocated above");
         if let Some(velocity) = self.velocity.first_mut() {
             velocity.axpby(self.momentum, -step_size, gradient);

@@ -41,28 +41,32 @@ pub trait StateVisitor {
 /// Copies a state out, bit for bit, and adds up its bytes.
 #[derive(Debug, Default)]
 pub struct StateWriter {
-    /// The parts by name.
+    /// The parts by name; `f32` numbers as the `f64` they are.
     pub parts: BTreeMap<String, Vec<f64>>,
+    bytes: u64,
 }
 
 impl StateWriter {
-    /// Bytes of everything visited.
+    /// Bytes of everything visited, as the optimizer holds it.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.parts.values().map(|p| (p.len() * size_of::<f64>()) as u64).sum()
+        self.bytes
     }
 }
 
 impl StateVisitor for StateWriter {
     fn vector(&mut self, name: &str, value: &mut Vector) {
-        self.parts.insert(name.to_owned(), value.host().to_vec());
+        self.bytes += value.bytes();
+        self.parts.insert(name.to_owned(), value.to_host());
     }
 
     fn vectors(&mut self, name: &str, values: &mut Vec<Vector>) {
-        self.parts.insert(name.to_owned(), values.iter().flat_map(|v| v.host().iter().copied()).collect());
+        self.bytes += values.iter().map(Vector::bytes).sum::<u64>();
+        self.parts.insert(name.to_owned(), values.iter().flat_map(Vector::to_host).collect());
     }
 
     fn numbers(&mut self, name: &str, value: &mut Vec<f64>) {
+        self.bytes += (value.len() * size_of::<f64>()) as u64;
         self.parts.insert(name.to_owned(), value.clone());
     }
 }
@@ -111,7 +115,7 @@ impl StateVisitor for StateReader {
     fn vector(&mut self, name: &str, value: &mut Vector) {
         let len = value.len();
         if let Some(part) = self.take(name, |n| n == len) {
-            value.host_mut().copy_from_slice(&part);
+            value.set_host(&part);
         }
     }
 

@@ -9,8 +9,8 @@ mod settings;
 mod vector;
 
 pub use problem::{
-    Accuracy, Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, Gradient, Information, NormalEquations,
-    NormalSystem, Offer, Problem, Rows, Separation, SquaredGradients, Value,
+    Accuracy, Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, Gradient, HeadEquations, HeadSystem,
+    Information, NormalEquations, NormalSystem, Offer, Problem, Rows, Separation, SquaredGradients, Value,
 };
 pub use sampling::{Batch, Sampler, Stream, draw_rows, stream};
 pub use settings::{Setting, SettingRange, SettingValue, Settings, did_you_mean};
@@ -332,6 +332,18 @@ impl<'a> Oracle<'a> {
     /// If undeclared, lacking, or the data cannot be read.
     pub fn largest_predictor(&mut self, at: &Vector) -> Result<f64> {
         let answer = self.equations()?.largest_predictor(at)?;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
+    /// Value, gradient of everything and information of the last layer at a point.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn head_system(&mut self, at: &Vector, rows: Rows<'_>) -> Result<HeadSystem> {
+        let answer = self.declared(Capability::HeadEquations, self.problem.head_equations())?.head_system(at, rows)?;
+        self.counters.normal_systems += 1;
+        self.counters.gradients += 1;
         self.count(answer.cost);
         Ok(answer.value)
     }

@@ -10,6 +10,7 @@ use crate::error::Result;
 use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The kinds of question an optimizer may ask.
@@ -26,18 +27,21 @@ pub enum Capability {
     SquaredGradients,
     /// Score and information matrix of a block that is a generalized linear model.
     NormalEquations,
+    /// Normal equations of the last layer while those below are held, with the gradient of everything.
+    HeadEquations,
     /// The sum of row blocks' losses plus a regularizer with a known proximal map.
     Consensus,
 }
 
 impl Capability {
     /// All capabilities.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Value,
         Self::Gradient,
         Self::CurvatureProduct,
         Self::SquaredGradients,
         Self::NormalEquations,
+        Self::HeadEquations,
         Self::Consensus,
     ];
 }
@@ -50,6 +54,7 @@ impl fmt::Display for Capability {
             Self::CurvatureProduct => "curvature product",
             Self::SquaredGradients => "squared gradients",
             Self::NormalEquations => "normal equations",
+            Self::HeadEquations => "normal equations of the last layer",
             Self::Consensus => "consensus splitting",
         })
     }
@@ -147,6 +152,11 @@ pub trait Problem: Send + Sync {
         Err("none of its blocks is a generalized linear model".into())
     }
 
+    /// Normal equations of the last layer.
+    fn head_equations(&self) -> Offer<&dyn HeadEquations> {
+        Err("it has no layers, or its last one is no generalized linear model of those below".into())
+    }
+
     /// A splitting by row blocks.
     fn consensus(&self) -> Offer<&dyn Consensus> {
         Err("it is not split by row blocks".into())
@@ -163,6 +173,7 @@ pub trait Problem: Send + Sync {
             Capability::CurvatureProduct => self.curvature().map(drop),
             Capability::SquaredGradients => self.squared_gradients().map(drop),
             Capability::NormalEquations => self.normal_equations().map(drop),
+            Capability::HeadEquations => self.head_equations().map(drop),
             Capability::Consensus => self.consensus().map(drop),
         }
     }
@@ -300,6 +311,32 @@ pub trait NormalEquations {
     /// # Errors
     /// If the data cannot be read.
     fn largest_predictor(&self, at: &Vector) -> Result<Answer<f64>>;
+}
+
+/// The last layer of a network as a generalized linear model of what the layers below make of the rows.
+#[derive(Debug, Clone)]
+pub struct HeadSystem {
+    /// `F` at the point, over the rows asked.
+    pub value: f64,
+    /// The gradient of `F` in all parameters.
+    pub gradient: Vector,
+    /// Places of the last layer's weights, `outputs x inputs`, and of its biases after them.
+    pub head: Range<usize>,
+    /// With `right`, the information `left (x) right` or a bound of it: `outputs x outputs`.
+    pub left: Array2<f64>,
+    /// The weighted mean of `z z'` over rows, `z` the layer's inputs and a constant one: `(inputs + 1) x (inputs + 1)`.
+    pub right: Array2<f64>,
+    /// Strength of the ridge on the weights, which is in the gradient and not in `right`.
+    pub ridge: f64,
+}
+
+/// Normal equations of the last layer.
+pub trait HeadEquations {
+    /// Value, gradient and the last layer's information at `at`.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn head_system(&self, at: &Vector, rows: Rows<'_>) -> Result<Answer<HeadSystem>>;
 }
 
 /// `F = sum_parts f_part + R`, each `f_part` divided by `n`, `R` with a proximal map.

@@ -16,6 +16,8 @@ pub enum SettingRange {
     Choice(&'static [&'static str]),
     /// True or false.
     Switch,
+    /// Widths of layers: whole numbers of at least 1 joined by hyphens, or `none`.
+    Widths,
 }
 
 /// A value of a hyperparameter.
@@ -88,6 +90,12 @@ impl Setting {
         Self { name, doc, range: SettingRange::Switch, default, logarithmic: false }
     }
 
+    /// Widths of layers.
+    #[must_use]
+    pub const fn widths(name: &'static str, default: &'static str, doc: &'static str) -> Self {
+        Self { name, doc, range: SettingRange::Widths, default, logarithmic: false }
+    }
+
     /// The same, to be searched on a logarithmic scale.
     #[must_use]
     pub const fn log(mut self) -> Self {
@@ -109,6 +117,7 @@ impl Setting {
             SettingRange::Whole(low, high) => format!("a whole number from {low} to {high}"),
             SettingRange::Choice(words) => format!("one of {}", words.join(", ")),
             SettingRange::Switch => "true or false".into(),
+            SettingRange::Widths => "a width, or widths joined by hyphens (\"500-250\"), or \"none\"".into(),
         }
     }
 
@@ -121,7 +130,7 @@ impl Setting {
         match self.range {
             SettingRange::Real(..) => SettingValue::Real(self.default.parse().expect("a real default")),
             SettingRange::Whole(..) => SettingValue::Whole(self.default.parse().expect("a whole default")),
-            SettingRange::Choice(_) => SettingValue::Word(self.default.into()),
+            SettingRange::Choice(_) | SettingRange::Widths => SettingValue::Word(self.default.into()),
             SettingRange::Switch => SettingValue::Switch(self.default == "true"),
         }
     }
@@ -137,9 +146,23 @@ impl Setting {
             (SettingRange::Whole(low, high), SettingValue::Whole(v)) if (low..=high).contains(v) => Some(value.clone()),
             (SettingRange::Choice(words), SettingValue::Word(v)) if words.contains(&v.as_str()) => Some(value.clone()),
             (SettingRange::Switch, SettingValue::Switch(_)) => Some(value.clone()),
+            (SettingRange::Widths, SettingValue::Whole(v)) => {
+                parse_widths(&v.to_string()).map(|_| SettingValue::Word(v.to_string()))
+            }
+            (SettingRange::Widths, SettingValue::Word(v)) => parse_widths(v).map(|_| value.clone()),
             _ => None,
         }
     }
+}
+
+/// Layers are at most this wide.
+const MOST_WIDTH: usize = 1 << 20;
+
+fn parse_widths(word: &str) -> Option<Vec<usize>> {
+    if word == "none" {
+        return Some(Vec::new());
+    }
+    word.split('-').map(|width| width.parse().ok().filter(|width| (1..=MOST_WIDTH).contains(width))).collect()
 }
 
 /// The known name nearest to a mistyped one, as the start of a remedy.
@@ -252,6 +275,15 @@ impl Settings {
         }
     }
 
+    /// A setting of layers' widths.
+    ///
+    /// # Panics
+    /// If no such setting of this name was declared.
+    #[must_use]
+    pub fn widths(&self, name: &str) -> Vec<usize> {
+        parse_widths(self.word(name)).unwrap_or_else(|| panic!("`{name}` was not declared as widths"))
+    }
+
     /// All values by name.
     #[must_use]
     pub fn values(&self) -> &BTreeMap<&'static str, SettingValue> {
@@ -268,6 +300,7 @@ mod tests {
         Setting::whole("batch_size", "256", 1, i64::MAX, "rows per step"),
         Setting::choice("schedule", "constant", &["constant", "cosine"], "how the step size changes"),
         Setting::switch("nesterov", "false", "look ahead"),
+        Setting::widths("hidden", "300", "units of the hidden layers"),
     ];
 
     fn check(key: &str, value: SettingValue) -> Result<Settings> {
@@ -281,6 +314,18 @@ mod tests {
         assert_eq!(s.whole("batch_size"), 256);
         assert_eq!(s.word("schedule"), "constant");
         assert!(!s.switch("nesterov"));
+    }
+
+    #[test]
+    fn widths_are_a_number_or_several_in_a_word() {
+        let widths = |value| check("hidden", value).map(|settings| settings.widths("hidden"));
+        assert_eq!(widths(SettingValue::Whole(20)).unwrap(), [20]);
+        assert_eq!(widths(SettingValue::Word("500-250".into())).unwrap(), [500, 250]);
+        assert!(widths(SettingValue::Word("none".into())).unwrap().is_empty());
+        for bad in ["", "0", "5-", "-5", "5x3", "99999999999"] {
+            let message = widths(SettingValue::Word(bad.into())).unwrap_err().to_string();
+            assert!(message.contains("joined by hyphens"), "{message}");
+        }
     }
 
     #[test]

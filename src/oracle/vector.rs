@@ -1,8 +1,10 @@
 //! Parameter vectors: one flat array with named blocks, opaque to the optimizers that move it.
 //!
 //! An optimizer sees algebra (`axpy`, `dot`, ...) and, where it needs matrices, the shape of a block. Where the
-//! numbers lie and of which type they are is this file's secret: generalized linear models hold `f64` on the CPU.
+//! numbers lie and of which type they are is decided by the layout and is this file's secret: generalized linear models
+//! hold `f64` on the host, networks `f32` on a device. Dot products and norms are summed in `f64` either way.
 
+use crate::device::{Array, Device, Matrix};
 use crate::error::{Error, Result};
 use ndarray::{Array1, ArrayView2, Zip};
 use std::ops::Range;
@@ -29,18 +31,30 @@ impl Block {
     }
 }
 
-/// The names, shapes and places of a vector's blocks.
+/// The names, shapes and places of a vector's blocks, and where vectors of this layout live.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layout {
     blocks: Vec<Block>,
     len: usize,
+    /// Where the numbers lie as `f32`; `None`: on the host as `f64`.
+    device: Option<Device>,
 }
 
 impl Layout {
-    /// A layout of blocks given as `(name, rows, columns)`, one after another.
+    /// A layout of blocks given as `(name, rows, columns)`, one after another, for `f64` on the host.
     #[must_use]
     pub fn new<'a>(shapes: impl IntoIterator<Item = (&'a str, usize, usize)>) -> Arc<Self> {
-        let mut layout = Self::default();
+        Self::at(None, shapes)
+    }
+
+    /// The same for `f32` on a device.
+    #[must_use]
+    pub fn on<'a>(device: &Device, shapes: impl IntoIterator<Item = (&'a str, usize, usize)>) -> Arc<Self> {
+        Self::at(Some(device.clone()), shapes)
+    }
+
+    fn at<'a>(device: Option<Device>, shapes: impl IntoIterator<Item = (&'a str, usize, usize)>) -> Arc<Self> {
+        let mut layout = Self { device, ..Self::default() };
         for (name, rows, columns) in shapes {
             layout.blocks.push(Block { name: name.to_owned(), rows, columns, start: layout.len });
             layout.len += rows * columns;
@@ -71,14 +85,29 @@ impl Layout {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Vector {
     layout: Arc<Layout>,
-    values: Array1<f64>,
+    values: Values,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Values {
+    Host(Array1<f64>),
+    Device(Device, Array),
+}
+
+/// Two vectors of different layouts met: a mistake in the program, not in its input.
+fn strangers() -> ! {
+    panic!("vectors of two layouts cannot be combined")
 }
 
 impl Vector {
     /// All zeros.
     #[must_use]
     pub fn zeros(layout: &Arc<Layout>) -> Self {
-        Self { layout: Arc::clone(layout), values: Array1::zeros(layout.len()) }
+        let values = match &layout.device {
+            None => Values::Host(Array1::zeros(layout.len())),
+            Some(device) => Values::Device(device.clone(), device.zeros(layout.len())),
+        };
+        Self { layout: Arc::clone(layout), values }
     }
 
     /// All zeros, of the shape of `self`.
@@ -87,7 +116,7 @@ impl Vector {
         Self::zeros(&self.layout)
     }
 
-    /// Takes values in the layout's order.
+    /// Takes values in the layout's order; rounded to `f32` on a device.
     ///
     /// # Errors
     /// If their number is not the layout's.
@@ -95,7 +124,12 @@ impl Vector {
         if values.len() != layout.len() {
             return Err(Error::Numeric(format!("{} values for a vector of {} parameters", values.len(), layout.len())));
         }
-        Ok(Self { layout: Arc::clone(layout), values: values.into() })
+        if layout.device.is_none() {
+            return Ok(Self { layout: Arc::clone(layout), values: Values::Host(values.into()) });
+        }
+        let mut vector = Self::zeros(layout);
+        vector.set_host(&values);
+        Ok(vector)
     }
 
     /// The layout.
@@ -119,58 +153,163 @@ impl Vector {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        (self.len() * size_of::<f64>()) as u64
+        let size = if self.layout.device.is_some() { size_of::<f32>() } else { size_of::<f64>() };
+        (self.len() * size) as u64
     }
 
-    /// The elements on the host, in the layout's order.
+    /// A copy of the elements in the layout's order; every `f32` is an `f64`, so nothing is lost.
+    #[must_use]
+    pub fn to_host(&self) -> Vec<f64> {
+        self.read(0..self.len())
+    }
+
+    /// Overwrites the elements, in the layout's order; rounded to `f32` on a device.
+    ///
+    /// # Panics
+    /// If their number is not the layout's.
+    pub fn set_host(&mut self, from: &[f64]) {
+        assert_eq!(from.len(), self.len(), "values of a vector");
+        self.write(0, from);
+    }
+
+    /// A copy of some elements.
+    ///
+    /// # Panics
+    /// If the range is not within the vector.
+    #[must_use]
+    pub fn read(&self, range: Range<usize>) -> Vec<f64> {
+        match &self.values {
+            Values::Host(values) => values.slice(ndarray::s![range]).to_vec(),
+            Values::Device(device, array) => {
+                device.download(array.view(range.start, 1, range.len())).into_iter().map(f64::from).collect()
+            }
+        }
+    }
+
+    /// Overwrites the elements from `start` on; rounded to `f32` on a device.
+    ///
+    /// # Panics
+    /// If they reach beyond the vector.
+    pub fn write(&mut self, start: usize, from: &[f64]) {
+        match &mut self.values {
+            Values::Host(values) => {
+                values.iter_mut().skip(start).zip(from).for_each(|(to, &from)| *to = from);
+            }
+            Values::Device(device, array) => {
+                let from: Vec<f32> = from.iter().map(|&v| v as f32).collect();
+                device.upload(array.view_mut(start, 1, from.len()), &from);
+            }
+        }
+    }
+
+    /// The elements of an `f64` vector, in the layout's order.
+    ///
+    /// # Panics
+    /// If the vector lives on a device: [`Vector::to_host`] copies from there.
     #[must_use]
     pub fn host(&self) -> &[f64] {
-        self.values.as_slice().expect("a vector is contiguous")
+        match &self.values {
+            Values::Host(values) => values.as_slice().expect("a vector is contiguous"),
+            Values::Device(..) => panic!("a vector on a device is read through `to_host`"),
+        }
     }
 
-    /// The elements on the host, to be changed.
+    /// The elements of an `f64` vector, to be changed.
+    ///
+    /// # Panics
+    /// If the vector lives on a device: [`Vector::set_host`] copies to there.
     pub fn host_mut(&mut self) -> &mut [f64] {
-        self.values.as_slice_mut().expect("a vector is contiguous")
+        match &mut self.values {
+            Values::Host(values) => values.as_slice_mut().expect("a vector is contiguous"),
+            Values::Device(..) => panic!("a vector on a device is changed through `set_host`"),
+        }
     }
 
-    /// A block as a matrix.
+    /// The elements of an `f32` vector where its device keeps them.
+    ///
+    /// # Panics
+    /// If the vector lives on the host.
+    #[must_use]
+    pub fn array(&self) -> &Array {
+        match &self.values {
+            Values::Device(_, array) => array,
+            Values::Host(_) => panic!("a vector on the host is not on a device"),
+        }
+    }
+
+    /// The same, to be changed.
+    ///
+    /// # Panics
+    /// If the vector lives on the host.
+    pub fn array_mut(&mut self) -> &mut Array {
+        match &mut self.values {
+            Values::Device(_, array) => array,
+            Values::Host(_) => panic!("a vector on the host is not on a device"),
+        }
+    }
+
+    /// A block of an `f64` vector as a matrix.
+    ///
+    /// # Panics
+    /// If the vector lives on a device: [`Vector::matrix`] serves blocks there.
     #[must_use]
     pub fn block(&self, block: &Block) -> ArrayView2<'_, f64> {
-        self.values
-            .slice(ndarray::s![block.range()])
-            .into_shape_with_order((block.rows, block.columns))
-            .expect("a block has its shape")
+        ArrayView2::from_shape((block.rows, block.columns), &self.host()[block.range()]).expect("a block has its shape")
+    }
+
+    /// A copy of a block of a vector on a device, as a matrix there; `None` for a vector on the host.
+    #[must_use]
+    pub fn matrix(&self, block: &Block) -> Option<Matrix> {
+        let Values::Device(device, array) = &self.values else { return None };
+        let values = device.download(array.view(block.start, block.rows, block.columns));
+        Some(Matrix::from_values(device, block.rows, block.columns, &values))
     }
 
     /// Sets every element.
     pub fn fill(&mut self, value: f64) {
-        self.values.fill(value);
+        match &mut self.values {
+            Values::Host(values) => values.fill(value),
+            Values::Device(device, array) => device.fill(array, value as f32),
+        }
     }
 
     /// Becomes a copy of `other`.
     pub fn copy_from(&mut self, other: &Self) {
-        self.values.assign(&other.values);
+        self.axpby(0.0, 1.0, other);
     }
 
     /// `self *= factor`.
     pub fn scale(&mut self, factor: f64) {
-        self.values *= factor;
+        match &mut self.values {
+            Values::Host(values) => *values *= factor,
+            Values::Device(device, array) => device.scale(array, factor as f32),
+        }
     }
 
     /// `self += factor * other`.
     pub fn axpy(&mut self, factor: f64, other: &Self) {
-        self.values.scaled_add(factor, &other.values);
+        self.axpby(1.0, factor, other);
     }
 
     /// `self = own * self + factor * other`.
     pub fn axpby(&mut self, own: f64, factor: f64, other: &Self) {
-        Zip::from(&mut self.values).and(&other.values).for_each(|a, &b| *a = own * *a + factor * b);
+        match (&mut self.values, &other.values) {
+            (Values::Host(a), Values::Host(b)) if own == 0.0 && factor == 1.0 => a.assign(b),
+            (Values::Host(a), Values::Host(b)) if own == 1.0 => a.scaled_add(factor, b),
+            (Values::Host(a), Values::Host(b)) => Zip::from(a).and(b).for_each(|a, &b| *a = own * *a + factor * b),
+            (Values::Device(device, a), Values::Device(_, b)) => device.axpby(own as f32, a, factor as f32, b),
+            _ => strangers(),
+        }
     }
 
     /// `<self, other>`.
     #[must_use]
     pub fn dot(&self, other: &Self) -> f64 {
-        self.values.dot(&other.values)
+        match (&self.values, &other.values) {
+            (Values::Host(a), Values::Host(b)) => a.dot(b),
+            (Values::Device(device, a), Values::Device(_, b)) => device.dot(a, b, 0..a.len()),
+            _ => strangers(),
+        }
     }
 
     /// The Euclidean norm.
@@ -182,29 +321,43 @@ impl Vector {
     /// The largest absolute value; NaN if any element is NaN.
     #[must_use]
     pub fn norm_max(&self) -> f64 {
-        self.values.iter().fold(0.0, |m: f64, &v| if v.is_nan() || m.is_nan() { f64::NAN } else { m.max(v.abs()) })
+        let larger = |m: f64, &v: &f64| if v.is_nan() || m.is_nan() { f64::NAN } else { m.max(v.abs()) };
+        match &self.values {
+            Values::Host(values) => values.iter().fold(0.0, larger),
+            Values::Device(device, array) => device.largest(array),
+        }
     }
 
     /// Whether every element is finite.
     #[must_use]
     pub fn is_finite(&self) -> bool {
-        self.values.iter().all(|v| v.is_finite())
+        self.norm_max().is_finite()
     }
 
     /// Number of elements that are not zero.
     #[must_use]
     pub fn nonzero(&self) -> usize {
-        self.values.iter().filter(|&&v| v != 0.0).count()
+        match &self.values {
+            Values::Host(values) => values.iter().filter(|&&v| v != 0.0).count(),
+            Values::Device(device, array) => device.nonzero(array),
+        }
     }
 
-    /// Element by element, `self = f(self)`.
-    pub fn map(&mut self, f: impl Fn(f64) -> f64) {
-        self.values.mapv_inplace(f);
+    /// `self /= other`, element by element.
+    pub fn divide(&mut self, other: &Self) {
+        match (&mut self.values, &other.values) {
+            (Values::Host(a), Values::Host(b)) => *a /= b,
+            (Values::Device(device, a), Values::Device(_, b)) => device.divide(a, b),
+            _ => strangers(),
+        }
     }
 
-    /// Element by element, `self = f(self, other)`.
-    pub fn zip(&mut self, other: &Self, f: impl Fn(f64, f64) -> f64) {
-        Zip::from(&mut self.values).and(&other.values).for_each(|a, &b| *a = f(*a, b));
+    /// `self = max(self + shift, 1e-30)^exponent`, element by element.
+    pub fn shifted_power(&mut self, shift: f64, exponent: f64) {
+        match &mut self.values {
+            Values::Host(values) => values.mapv_inplace(|v| (v + shift).max(1e-30).powf(exponent)),
+            Values::Device(device, array) => device.shifted_power(array, shift as f32, exponent as f32),
+        }
     }
 }
 
@@ -227,5 +380,22 @@ mod tests {
         let v = Vector::from_values(&layout, vec![1.0, f64::NAN, -3.0]).unwrap();
         assert!(v.norm_max().is_nan());
         assert!(!v.is_finite());
+    }
+
+    #[test]
+    fn a_vector_on_a_device_has_the_same_algebra_and_keeps_its_bits() {
+        let device = Device::new(crate::device::cpu::Cpu::default());
+        let layout = Layout::on(&device, [("a", 2, 3)]);
+        let values: Vec<f64> = [0.1_f32, -2.5, f32::MIN_POSITIVE, 1e38, -0.0, 7.0].map(f64::from).to_vec();
+        let mut v = Vector::from_values(&layout, values.clone()).unwrap();
+        assert_eq!(v.bytes(), 24);
+        assert!(v.to_host().iter().zip(&values).all(|(a, b)| a.to_bits() == b.to_bits()));
+        let w = v.clone();
+        v.axpby(2.0, -1.0, &w);
+        assert_eq!(v, w);
+        assert!((v.dot(&w) - values.iter().map(|v| v * v).sum::<f64>()).abs() <= 1e-15 * v.dot(&w));
+        v.scale(10.0);
+        assert!(!v.is_finite() && v.nonzero() == 5);
+        assert_eq!(w.matrix(&layout.blocks()[0]).unwrap().to_host()[1], -2.5);
     }
 }

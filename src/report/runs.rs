@@ -158,6 +158,12 @@ pub struct CellResult {
     pub test_accuracy: Option<f64>,
     /// Area under the ROC curve.
     pub test_auc: Option<f64>,
+    /// Mean over rows, summed over outputs.
+    pub train_squared_error: Option<f64>,
+    /// Mean over rows, summed over outputs.
+    pub validation_squared_error: Option<f64>,
+    /// Mean over rows, summed over outputs.
+    pub test_squared_error: Option<f64>,
     /// Count.
     pub parameters_total: Option<u64>,
     /// Count.

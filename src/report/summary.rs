@@ -234,6 +234,8 @@ fn columns(runs: &Runs, rows: &[Row<'_>], all: bool) -> Vec<Column> {
         add("train accuracy", true, &|row| with_spread(row, |cell| cell.result.train_accuracy));
     }
     add("test AUC", true, &|row| number(row.median(|cell| cell.result.test_auc), 4));
+    add("test squared error", true, &|row| number(row.median(|cell| cell.result.test_squared_error), 4));
+    add("train squared error", true, &|row| number(row.median(|cell| cell.result.train_squared_error), 4));
     add("test loss", true, &|row| number(row.median(|cell| cell.result.test_loss), 4));
     let gap = |cell: &Cell| {
         let optimum = runs.references.get(&cell.config.problem)?.objective;

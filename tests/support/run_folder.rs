@@ -156,7 +156,7 @@ impl Sketch {
         let last = self.rows.last().copied();
         let tested = last.filter(|_| self.tested && self.status != "diverged").map(|row| row.accuracy);
         let loss = last.map(|row| self.optimum.0 + row.gap);
-        json!({
+        let mut object = json!({
             "cell": self.id(), "experiment": "higgs-logistic", "dataset": self.dataset, "model": self.model,
             "optimizer": self.optimizer, "hyperparameters": self.hyperparameters, "seed": self.seed,
             "fold": self.fold, "problem": self.problem(), "status": self.status, "reason": self.reason,
@@ -173,7 +173,11 @@ impl Sketch {
             "record_seconds": 0.002, "wall_seconds": last.map(|row| row.seconds + 0.048),
             "time_to_target_seconds": self.time_to_target(), "peak_resident_bytes": 41_231_360,
             "peak_anonymous_bytes": 30_231_360, "gradient_norm": 1.3e-9
-        })
+        });
+        for key in ["train_squared_error", "validation_squared_error", "test_squared_error"] {
+            object[key] = Value::Null;
+        }
+        object
     }
 
     /// Writes the cell's folder; without `result.json` if `finished` is false.

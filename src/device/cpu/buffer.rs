@@ -7,6 +7,7 @@ use super::real::Real;
 struct Line([u8; 64]);
 
 /// A fixed-size array of numbers that starts on a cache line; zeros at first.
+#[derive(Clone)]
 pub struct Buffer<T> {
     lines: Vec<Line>,
     len: usize,
@@ -34,5 +35,17 @@ impl<T: Real> std::ops::DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as above, and `self` is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+impl<T: Real> PartialEq for Buffer<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self[..] == other[..]
+    }
+}
+
+impl<T: Real> std::fmt::Debug for Buffer<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }

@@ -38,7 +38,16 @@ pub fn cholesky_solve(lower: &Array2<f64>, b: ArrayView1<'_, f64>) -> Result<Arr
     }
     let singular = |_| Error::Numeric("a triangular factor is singular".into());
     let y = lower.solve_triangular(UPLO::Lower, Diag::NonUnit, &b.to_owned()).map_err(singular)?;
-    lower.t().to_owned().solve_triangular(UPLO::Upper, Diag::NonUnit, &y).map_err(singular)
+    transposed_solve(lower, y.view())
+}
+
+/// Solves `L' x = b`.
+///
+/// # Errors
+/// [`Error::Numeric`] if a pivot is zero.
+pub fn transposed_solve(lower: &Array2<f64>, b: ArrayView1<'_, f64>) -> Result<Array1<f64>> {
+    let singular = |_| Error::Numeric("a triangular factor is singular".into());
+    lower.t().to_owned().solve_triangular(UPLO::Upper, Diag::NonUnit, &b.to_owned()).map_err(singular)
 }
 
 /// The Cholesky factor of some rows and columns of a symmetric matrix, scaled to a unit diagonal so that pivots can be

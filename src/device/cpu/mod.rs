@@ -1,16 +1,21 @@
 //! Number crunching on the CPU: vector instructions chosen at run time, sums that do not depend on the thread count.
 
-mod buffer;
+mod arrays;
+pub(super) mod buffer;
 pub mod curvature;
 pub mod design;
+mod elementwise;
 pub mod glm;
 mod gram;
 pub mod leverage;
 pub mod linalg;
+mod losses;
 pub mod moments;
 mod parallel;
+mod products;
 mod real;
 
+pub use arrays::Cpu;
 pub use parallel::{chunk_ranges, map_chunks};
 pub use real::Real;
 

@@ -18,6 +18,19 @@ pub struct Moments {
 /// Running sums side by side.
 const LANES: usize = 16;
 
+/// The sum of all lanes, by halves, so that no addition waits for more than four others.
+#[inline(always)]
+fn total(mut lanes: [f64; LANES]) -> f64 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
 struct Take<'a>(&'a [f32]);
 
 impl WithSimd for Take<'_> {
@@ -38,7 +51,7 @@ impl WithSimd for Take<'_> {
             low = simd.min_f32s(low, values);
             high = simd.max_f32s(high, values);
         }
-        let sum = sums.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(x)).sum::<f64>();
+        let sum = total(sums) + rest.iter().map(|&x| f64::from(x)).sum::<f64>();
         let mean = sum / self.0.len() as f64;
         let mut squares = [0.0_f64; LANES];
         for values in whole {
@@ -50,7 +63,7 @@ impl WithSimd for Take<'_> {
         let of_rest: f64 = rest.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
         Moments {
             mean,
-            squares: squares.iter().sum::<f64>() + of_rest,
+            squares: total(squares) + of_rest,
             min: rest.iter().copied().fold(simd.reduce_min_f32s(low), f32::min),
             max: rest.iter().copied().fold(simd.reduce_max_f32s(high), f32::max),
         }

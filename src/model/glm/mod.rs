@@ -480,7 +480,7 @@ impl Model for Glm {
             None
         };
         let accuracy = (self.likelihood != Likelihood::Gaussian).then(|| sums.correct as f64 / rows as f64);
-        Ok(Evaluation { loss: Some(sums.loss / rows as f64), accuracy, auc })
+        Ok(Evaluation { loss: Some(sums.loss / rows as f64), accuracy, auc, squared_error: None })
     }
 
     fn objective(&self, parameters: &Vector) -> Result<(f64, Option<f64>)> {

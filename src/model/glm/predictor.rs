@@ -55,7 +55,7 @@ impl Predictor for GlmPredictor {
         &self.classes
     }
 
-    fn probabilities(&self, features: &Panels, rows: Range<usize>) -> Result<Vec<f64>> {
+    fn predict(&self, features: &Panels, rows: Range<usize>) -> Result<Vec<f64>> {
         if features.columns() != self.columns.len() {
             return Err(Error::config(
                 "predict",
