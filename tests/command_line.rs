@@ -350,3 +350,18 @@ fn divergence_and_a_budget_in_seconds_are_told_as_such() {
     assert!(place.succeed(&["summary", "runs/ends"]).contains("diverged"));
     place.succeed(&["report", "runs/ends"]);
 }
+
+#[test]
+fn memory_is_a_number_with_a_unit_and_changes_no_number() {
+    let place = Place::new();
+    place.write("e.toml", &experiment(""));
+    for (wrong, finding) in [("1", "a number and a unit"), ("many GiB", "a number and a unit"), ("3MiB", "at least")] {
+        let error = place.fail(2, &["run", "e.toml", "--memory", wrong]);
+        assert!(error.contains(finding), "{wrong}: {error}");
+    }
+    let objective = |folder: &str, memory: &[&str]| {
+        place.succeed(&[&["run", "e.toml", "--quiet", "--out", &format!("runs/{folder}")], memory].concat());
+        cell(&place.cells(folder), "irls")["objective"].as_f64().unwrap()
+    };
+    assert_eq!(objective("free", &[]), objective("bound", &["--memory", "300 MiB"]));
+}

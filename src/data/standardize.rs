@@ -1,8 +1,8 @@
 //! Standardization: mean and standard deviation of each column, fitted on the training rows alone.
 //!
-//! The standard deviation divides by `n`, as scikit-learn's `StandardScaler` does. Moments are taken in `f64` panel by
-//! panel (two passes within a panel, which stays in cache) and combined by the formula of Chan, Golub and LeVeque
-//! (1983) in the order of the rows, so they do not depend on the number of threads.
+//! The standard deviation divides by `n`, as scikit-learn's `StandardScaler` does. Moments are taken in `f64` as deviations
+//! from a number near the mean, chunk by chunk, and combined by the formula of Chan, Golub and LeVeque (1983) in the order
+//! of the rows, so they do not depend on the number of threads.
 
 use super::Examples;
 use crate::device::{PANEL_ROWS, cpu};
@@ -42,9 +42,12 @@ impl Moments {
         if values.is_empty() {
             return Self::NONE;
         }
-        let count = values.len() as f64;
-        let cpu::moments::Moments { mean, squares, min, max } = cpu::moments::moments(values);
-        Self { count, mean, squares, min, max }
+        Self::of_count(values.len(), cpu::moments::moments(values))
+    }
+
+    fn of_count(count: usize, moments: cpu::moments::Moments) -> Self {
+        let cpu::moments::Moments { mean, squares, min, max } = moments;
+        Self { count: count as f64, mean, squares, min, max }
     }
 
     /// The moments of the values present, those that are not NaN.
@@ -106,11 +109,43 @@ pub(super) fn moments(examples: &Examples, of: impl Fn(&[f32]) -> Moments + Sync
     })
 }
 
+/// Moments of every column of which no value is missing, in one visit: deviations from the mean of a chunk's first panel
+/// are summed over the chunk.
+fn shifted_moments(examples: &Examples) -> Vec<Moments> {
+    let (columns, rows) = (examples.features.columns(), &examples.range);
+    let panels: Vec<usize> = (rows.start / PANEL_ROWS..rows.end.div_ceil(PANEL_ROWS)).collect();
+    let part = |panel: usize| {
+        let base = panel * PANEL_ROWS;
+        rows.start.saturating_sub(base)..(rows.end - base).min(PANEL_ROWS)
+    };
+    let chunks: Vec<Vec<Moments>> = panels
+        .par_chunks(CHUNK)
+        .map(|chunk| {
+            let mut pieces = examples.features.pieces();
+            let mut sums = Vec::with_capacity(columns);
+            for &panel in chunk {
+                pieces.reach(panel);
+                let (values, part) = (examples.features.panel(panel), part(panel));
+                if sums.is_empty() {
+                    let near = |column: &[f32]| cpu::moments::moments(&column[part.clone()]).mean;
+                    sums.extend(values.chunks_exact(PANEL_ROWS).map(|c| cpu::moments::ShiftedSums::about(near(c))));
+                }
+                cpu::moments::add_panel(values, part, &mut sums);
+            }
+            let of_chunk = sums.iter().map(cpu::moments::ShiftedSums::moments);
+            of_chunk.map(|(count, m)| Moments::of_count(count, m)).collect()
+        })
+        .collect();
+    chunks.into_iter().fold(vec![Moments::NONE; columns], |total, chunk| {
+        total.into_iter().zip(chunk).map(|(a, b)| a.and(b)).collect()
+    })
+}
+
 impl Standardization {
     /// Fits means and scales on `examples`. Without any row, all means are 0 and all scales 1.
     #[must_use]
     pub fn fit(examples: &Examples) -> Self {
-        let moments = moments(examples, Moments::of);
+        let moments = shifted_moments(examples);
         let constant = moments.iter().enumerate().filter(|(_, m)| m.min >= m.max).map(|(column, _)| column).collect();
         let mean = moments.iter().map(|m| if m.min == m.max { f64::from(m.min) } else { m.mean }).collect();
         let scale = moments.iter().map(|m| if m.min < m.max { m.deviation() } else { 1.0 }).collect();
