@@ -354,7 +354,7 @@ fn divergence_and_a_budget_in_seconds_are_told_as_such() {
 #[test]
 fn memory_is_a_number_with_a_unit_and_changes_no_number() {
     let place = Place::new();
-    place.write("e.toml", &experiment(""));
+    place.write("e.toml", experiment(""));
     for (wrong, finding) in [("1", "a number and a unit"), ("many GiB", "a number and a unit"), ("3MiB", "at least")] {
         let error = place.fail(2, &["run", "e.toml", "--memory", wrong]);
         assert!(error.contains(finding), "{wrong}: {error}");

@@ -118,8 +118,7 @@ fn add_diagonal_block<T: Real, S: Simd, const B: usize>(
 ) {
     let steps = weight.len();
     assert!(columns.iter().all(|column| column.len() == steps) && left.len() == B * steps, "columns are of one length");
-    for step in 0..steps {
-        let w = weight[step];
+    for (step, &w) in weight.iter().enumerate() {
         // SAFETY: the lengths were checked.
         unsafe {
             let b: [_; B] = std::array::from_fn(|i| *columns[i].get_unchecked(step));
