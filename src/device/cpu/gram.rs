@@ -401,7 +401,11 @@ mod tests {
             })
             .collect();
         let w: Vec<T> = (0..PANEL_ROWS).map(|i| T::from_f64((i % 5) as f64 * 0.25)).collect();
-        for sums in [Arch::new().dispatch(Sum(&tiles, &w, columns)), Scalar.vectorize(Sum(&tiles, &w, columns))] {
+        let mut all = vec![Arch::new().dispatch(Sum(&tiles, &w, columns)), Scalar.vectorize(Sum(&tiles, &w, columns))];
+        // Of a processor with more, the path of those with less as well.
+        #[cfg(target_arch = "x86_64")]
+        all.extend(pulp::x86::V3::try_new().map(|simd| Simd::vectorize(simd, Sum(&tiles, &w, columns))));
+        for sums in all {
             for (row, column) in [(0, 0), (columns - 1, 0), (columns - 1, columns - 1), (columns / 2, columns / 3)] {
                 let mut expected = 0.0;
                 for z in &tiles {
