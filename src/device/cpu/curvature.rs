@@ -116,23 +116,26 @@ impl<T: Real> WithSimd for Product<'_, T> {
     }
 }
 
+/// The weights of every chunk.
+fn form<T: Real>(design: &Design, likelihood: Likelihood, theta: &[f64], selection: Selection<'_>) -> Vec<Vec<T>> {
+    map_selection(selection, |_, selection| {
+        let kind = std::marker::PhantomData;
+        Arch::new().dispatch(FormWeights { design, likelihood, theta, selection, kind })
+    })
+}
+
 impl CurvatureWeights {
     /// The weights at `theta` of the rows of `selection`.
     #[must_use]
     pub fn at(design: &Design, likelihood: Likelihood, theta: &[f64], selection: Selection<'_>, high: bool) -> Self {
-        let form = |design: &Design, theta: &[f64]| {
-            map_selection(selection, |_, selection| {
-                let kind = std::marker::PhantomData::<f32>;
-                Weights::Single(Arch::new().dispatch(FormWeights { design, likelihood, theta, selection, kind }))
-            })
-        };
-        let chunks = match as_stored(design, likelihood, high) {
-            _ if high => map_selection(selection, |_, selection| {
-                let kind = std::marker::PhantomData::<f64>;
-                Weights::Double(Arch::new().dispatch(FormWeights { design, likelihood, theta, selection, kind }))
-            }),
-            Some((stored, substitution)) => form(&stored, &substitution.coefficients(theta)),
-            None => form(design, theta),
+        let chunks = if high {
+            form(design, likelihood, theta, selection).into_iter().map(Weights::Double).collect()
+        } else {
+            let weights = match as_stored(design, likelihood, high) {
+                Some((stored, substitution)) => form(&stored, likelihood, &substitution.coefficients(theta), selection),
+                None => form(design, likelihood, theta, selection),
+            };
+            weights.into_iter().map(Weights::Single).collect()
         };
         Self { likelihood, high, chunks }
     }
