@@ -250,7 +250,7 @@ impl std::fmt::Debug for Panels {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[test]
@@ -265,23 +265,27 @@ mod tests {
 
     #[test]
     fn what_may_not_stay_is_let_go_and_comes_back_as_it_was() {
-        let rows = 40 * PANEL_ROWS;
-        let numbers: Vec<u8> = (0..rows * 64).flat_map(|i| (i as f32).to_le_bytes()).collect();
-        let mut file = tempfile::tempfile().unwrap();
-        std::io::Write::write_all(&mut file, &numbers).unwrap();
-        // SAFETY: nobody else has the file.
-        let map = Arc::new(unsafe { Mmap::map(&file).unwrap() });
-        let mapped = Mapped { map, bytes: 0..numbers.len(), kept: 100_000, scattered: AtomicU64::new(0) };
-        let panels = Panels { storage: Storage::Mapped(Arc::new(mapped)), rows, columns: 64 };
+        let panels = mapped(&Panels::from_fn(40 * PANEL_ROWS, 64, |r, c| (64 * r + c) as f32), 100_000);
         panels.bring_in();
         for _ in 0..2 {
             let mut pieces = panels.pieces();
             for panel in 0..40 {
                 pieces.reach(panel);
-                assert_eq!(panels.panel(panel)[5], (panel * 64 * PANEL_ROWS + 5) as f32);
+                assert_eq!(panels.panel(panel)[5], (64 * (panel * PANEL_ROWS + 5)) as f32);
             }
             panels.scattered(10_000);
-            assert_eq!(panels.values()[rows * 64 - 1], (rows * 64 - 1) as f32);
+            assert_eq!(panels.get(40 * PANEL_ROWS - 1, 63), (64 * 40 * PANEL_ROWS - 1) as f32);
         }
+    }
+
+    /// The same numbers from a mapped file of which `kept` bytes may stay.
+    pub fn mapped(panels: &Panels, kept: usize) -> Panels {
+        let numbers: Vec<u8> = panels.values().iter().flat_map(|number| number.to_le_bytes()).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &numbers).unwrap();
+        // SAFETY: nobody else has the file.
+        let map = Arc::new(unsafe { Mmap::map(&file).unwrap() });
+        let mapped = Mapped { map, bytes: 0..numbers.len(), kept, scattered: AtomicU64::new(0) };
+        Panels { storage: Storage::Mapped(Arc::new(mapped)), rows: panels.rows(), columns: panels.columns() }
     }
 }

@@ -7,7 +7,7 @@ pub mod network;
 
 use crate::data::{Examples, Task};
 use crate::device::Panels;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::oracle::{Problem, Setting, Settings, Vector};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -132,6 +132,18 @@ pub trait Predictor {
     /// # Errors
     /// If the number of columns is not the one expected.
     fn predict(&self, features: &Panels, rows: Range<usize>) -> Result<Vec<f64>>;
+}
+
+/// That rows to predict have the columns that a model was fitted on.
+fn check_columns(columns: &[String], features: &Panels) -> Result<()> {
+    if features.columns() == columns.len() {
+        return Ok(());
+    }
+    Err(Error::config(
+        "predict",
+        format!("the rows have {} feature columns", features.columns()),
+        format!("the model was fitted on {}: {}", columns.len(), columns.join(", ")),
+    ))
 }
 
 /// Names of what is predicted of classes or, without any, of a real target.

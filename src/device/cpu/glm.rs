@@ -843,6 +843,27 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn sums_do_not_depend_on_how_much_of_a_mapped_file_may_stay() {
+        use crate::device::panels::tests::mapped;
+        let features = Panels::from_fn(20_000, 3, |r, c| ((r * 7919 + c * 104_729) % 1000) as f32 / 500.0 - 1.0);
+        let targets = Panels::from_fn(20_000, 1, |r, _| (r % 3 / 2) as f32);
+        let transform = Arc::new(Transform::raw(3, Expansion::Linear, true));
+        let sums = |features, targets, high| {
+            let design = Design::new(features, targets, 7..19_990, Arc::clone(&transform));
+            let all = Selection::Range(0, design.rows());
+            let request = Request { squares: false, ..ALL };
+            let sums = pass(&design, Likelihood::Binary, &theta(4), all, request, high);
+            (sums.loss, sums.gradient, sums.gram)
+        };
+        for high in [false, true] {
+            let whole = sums(features.clone(), targets.clone(), high);
+            for kept in [0, 50_000] {
+                assert_eq!(whole, sums(mapped(&features, kept), mapped(&targets, kept), high));
+            }
+        }
+    }
+
+    #[test]
     fn confident_predictions_stay_finite_and_exact() {
         let features = Panels::from_fn(2, 1, |r, _| if r == 0 { 1.0 } else { -1.0 });
         let targets = Panels::from_fn(2, 1, |r, _| if r == 0 { 1.0 } else { 0.0 });

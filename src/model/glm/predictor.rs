@@ -4,7 +4,7 @@ use crate::device::Panels;
 use crate::device::cpu::design::{Design, Expansion, Selection, Transform};
 use crate::device::cpu::glm::{self, Likelihood};
 use crate::error::{Error, Result};
-use crate::model::{Predictor, Weights};
+use crate::model::{Predictor, Weights, check_columns};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -56,13 +56,7 @@ impl Predictor for GlmPredictor {
     }
 
     fn predict(&self, features: &Panels, rows: Range<usize>) -> Result<Vec<f64>> {
-        if features.columns() != self.columns.len() {
-            return Err(Error::config(
-                "predict",
-                format!("the rows have {} feature columns", features.columns()),
-                format!("the model was fitted on {}: {}", self.columns.len(), self.columns.join(", ")),
-            ));
-        }
+        check_columns(&self.columns, features)?;
         let targets = Panels::from_fn(features.rows(), 1, |_, _| 0.0);
         let design = Design::new(features.clone(), targets, rows.clone(), Arc::clone(&self.transform));
         let (outputs, all) = (self.likelihood.outputs(), Selection::Range(0, rows.len()));

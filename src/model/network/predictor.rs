@@ -4,7 +4,7 @@ use super::stack::Stack;
 use crate::device::cpu::Cpu;
 use crate::device::{Activation, Array, Device, Loss, Panels, Selection, Table};
 use crate::error::{Error, Result};
-use crate::model::{Predictor, Weights};
+use crate::model::{Predictor, Weights, check_columns};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -118,18 +118,12 @@ impl Predictor for NetworkPredictor {
     fn outputs(&self) -> Vec<String> {
         match self.code {
             Some(code) => (1..=self.stack.layers[code].outputs).map(|unit| format!("code_{unit}")).collect(),
-            None => super::super::output_names(&self.classes),
+            None => crate::model::output_names(&self.classes),
         }
     }
 
     fn predict(&self, features: &Panels, rows: Range<usize>) -> Result<Vec<f64>> {
-        if features.columns() != self.columns.len() {
-            return Err(Error::config(
-                "predict",
-                format!("the rows have {} feature columns", features.columns()),
-                format!("the model was fitted on {}: {}", self.columns.len(), self.columns.join(", ")),
-            ));
-        }
+        check_columns(&self.columns, features)?;
         let stack = &self.stack;
         let table = Table::new(features.clone(), rows.clone(), &self.shift, &self.factor);
         let layer = self.code.unwrap_or(stack.layers.len() - 1);
