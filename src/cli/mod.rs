@@ -1,6 +1,8 @@
 //! The command line: one file per verb.
 
 mod cell;
+mod claims;
+mod compare;
 mod data;
 mod doctor;
 mod info;
@@ -25,6 +27,7 @@ Exit codes:
   2    an option or an experiment file cannot be used
   3    data cannot be used
   4    the file system or the network refused
+  5    `claims verify`: no claim fails, but one is inconclusive
   130  interrupted
 
 Examples:
@@ -47,6 +50,8 @@ enum Verb {
     Run(run::Arguments),
     Report(report::Arguments),
     Summary(summary::Arguments),
+    Compare(compare::Arguments),
+    Claims(claims::Arguments),
     List(list::Arguments),
     Info(info::Arguments),
     Data(data::Arguments),
@@ -87,6 +92,8 @@ impl Verb {
             Self::Run(arguments) => run::run(workbench, &arguments),
             Self::Report(arguments) => done(report::run(&arguments)),
             Self::Summary(arguments) => done(summary::run(&arguments)),
+            Self::Compare(arguments) => done(compare::run(&arguments)),
+            Self::Claims(arguments) => claims::run(workbench, &arguments),
             Self::List(arguments) => done(list::run(workbench, &arguments)),
             Self::Info(arguments) => done(info::run(workbench, &arguments)),
             Self::Data(arguments) => done(data::run(workbench, &arguments)),
