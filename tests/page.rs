@@ -18,7 +18,9 @@ const QUESTION: &str = "Which optimizer is there first, and \"</script>\" with h
 /// A browser that runs without a screen.
 fn browser() -> Option<&'static str> {
     let names = ["chromium", "chromium-browser", "google-chrome", "chrome"];
-    names.into_iter().find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()))
+    names
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()))
 }
 
 /// The page as it stands after its scripts have run, and what was said on the console.
@@ -59,8 +61,14 @@ fn write(sketches: &[Sketch], folder: &Path) -> PathBuf {
 
 /// Plots that were drawn: with an axis, and with something on it.
 fn plots(dom: &str) -> usize {
-    let drawn = |part: &&str| part.contains("class=\"axis\"") && part.contains("stroke-linejoin") || part.contains("translate(");
-    dom.split("<svg").skip(1).filter(|part| part.starts_with(" viewBox") && part.contains("role=\"img\"")).filter(drawn).count()
+    let drawn = |part: &&str| {
+        part.contains("class=\"axis\"") && part.contains("stroke-linejoin") || part.contains("translate(")
+    };
+    dom.split("<svg")
+        .skip(1)
+        .filter(|part| part.starts_with(" viewBox") && part.contains("role=\"img\""))
+        .filter(drawn)
+        .count()
 }
 
 #[test]

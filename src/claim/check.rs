@@ -110,8 +110,7 @@ fn resolve(path: &Path, at: &Range<usize>, cells: &[&(Subject, bool)]) -> Result
             let known: BTreeSet<&str> =
                 chosen.iter().flat_map(|(cell, _)| cell.settings.keys().map(String::as_str)).collect();
             let all = known.iter().copied().collect::<Vec<_>>().join(", ");
-            let remedy =
-                format!("{}settings are model, optimizer, {all}", did_you_mean(key, known.iter().copied()));
+            let remedy = format!("{}settings are model, optimizer, {all}", did_you_mean(key, known.iter().copied()));
             return Err(Mistake::new(at.clone(), format!("`{}` has no setting `{key}`", path.name), remedy));
         }
         chosen.retain(|(cell, _)| cell.meets(key, value) == Some(true));
@@ -124,7 +123,8 @@ fn resolve(path: &Path, at: &Range<usize>, cells: &[&(Subject, bool)]) -> Result
     let Some(first) = run.first() else { return Ok((None, 1)) };
     let series = first.series();
     if let Some(other) = run.iter().find(|cell| cell.series() != series) {
-        let finding = format!("`{}` is several kinds of cells, which differ in {}", path.name, difference(first, other));
+        let finding =
+            format!("`{}` is several kinds of cells, which differ in {}", path.name, difference(first, other));
         let remedy = format!("narrow it down, as in {}[key = value].{}", shown_name(&path.name), path.metric.name);
         return Err(Mistake::new(at.clone(), finding, remedy));
     }

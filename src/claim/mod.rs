@@ -17,7 +17,7 @@ mod verdict;
 
 pub use check::{Checked, check, place_mistake};
 pub use metric::{METRICS, Metric, Noise};
-pub use sample::{DRAWS, LEVEL, LEAST_REPLICATES, Observation};
+pub use sample::{DRAWS, LEAST_REPLICATES, LEVEL, Observation};
 pub use subject::Subject;
 pub use syntax::{Comparison, Expression, Mistake};
 pub use verdict::{DatasetVerdict, ExpectationVerdict, Outcome, Verdict, judge};

@@ -202,7 +202,11 @@ fn tokens(text: &str) -> Result<Vec<(Token, Range<usize>)>, Mistake> {
             at += number_length(rest.as_bytes());
             let digits = text[start..at].replace('_', "");
             let value = digits.parse().map_err(|_| {
-                Mistake::new(start..at, format!("`{}` is no number", &text[start..at]), "write it as 0.64, 1e-3 or 9_001")
+                Mistake::new(
+                    start..at,
+                    format!("`{}` is no number", &text[start..at]),
+                    "write it as 0.64, 1e-3 or 9_001",
+                )
             })?;
             Token::Number(value)
         } else if character.is_alphabetic() || character == '_' {

@@ -286,7 +286,8 @@ fn about(root: &Section<'_>, workbench: &Workbench) -> Result<Option<String>> {
 
 /// Something that must hold for the claim.
 fn expectation(section: &Section<'_>) -> Result<Expectation> {
-    const ACCEPTS: &str = "a comparison in quotes, such as \"median(irls.test_accuracy) >= 0.64\" (docs/expectations.md)";
+    const ACCEPTS: &str =
+        "a comparison in quotes, such as \"median(irls.test_accuracy) >= 0.64\" (docs/expectations.md)";
     let field = section.require("that", ACCEPTS)?;
     let text = field.text(ACCEPTS)?.trim();
     let place = format!("{}, [[expect]]", field.place());

@@ -39,7 +39,13 @@ struct Pair<'a> {
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) or [`Error::Data`](crate::Error::Data) about a file of a cell.
 pub fn text(first: &Runs, second: &Runs) -> Result<String> {
-    let mut text = format!("first:  {} ({})\nsecond: {} ({})\n", first.folder.display(), first.name, second.folder.display(), second.name);
+    let mut text = format!(
+        "first:  {} ({})\nsecond: {} ({})\n",
+        first.folder.display(),
+        first.name,
+        second.folder.display(),
+        second.name
+    );
     let (pairs, alone) = pairs(first, second);
     differences(&mut text, "environment", &environment(first), &environment(second));
     for pair in &pairs {
@@ -167,7 +173,9 @@ fn numbers(text: &mut String, pair: &Pair<'_>) -> Result<()> {
         }
     }
     for (metric, write) in DIFFERENCES {
-        let Some(verdict) = compared(&format!("median(second.{metric} - first.{metric}) >= 0"), &cells) else { continue };
+        let Some(verdict) = compared(&format!("median(second.{metric} - first.{metric}) >= 0"), &cells) else {
+            continue;
+        };
         let [one, other] = ["first", "second"].map(|run| median_of(run, metric, &cells));
         let difference = verdict.sides.first().copied().unwrap_or(f64::NAN);
         if difference.is_nan() || !one.is_finite() || !other.is_finite() {

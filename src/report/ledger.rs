@@ -61,7 +61,14 @@ pub fn markdown(entries: &[Entry]) -> String {
         .to_owned();
     for entry in entries {
         let source = entry.source.as_deref().unwrap_or("–");
-        let _ = writeln!(page, "| [{0}](#{0}): {1} | {2} | {3} |", entry.id, cell(&entry.claim), cell(source), cell(&entry.state()));
+        let _ = writeln!(
+            page,
+            "| [{0}](#{0}): {1} | {2} | {3} |",
+            entry.id,
+            cell(&entry.claim),
+            cell(source),
+            cell(&entry.state())
+        );
     }
     for entry in entries {
         let _ = writeln!(page, "\n## {}\n\n{}\n", entry.id, entry.claim);

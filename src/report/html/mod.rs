@@ -77,13 +77,18 @@ fn escaped(text: &str) -> String {
 fn claim(verdict: &Verdict) -> String {
     let mut text = String::from("<section>\n");
     if let Some(claim) = &verdict.claim {
-        let source = verdict.source.as_deref().map(|source| format!(" <span class=\"muted\">({})</span>", escaped(source)));
+        let source =
+            verdict.source.as_deref().map(|source| format!(" <span class=\"muted\">({})</span>", escaped(source)));
         let _ = writeln!(text, "<p><strong>Claim.</strong> {}{}</p>", escaped(claim), source.unwrap_or_default());
     }
     let outcome = verdict.outcome;
     let line = verdict.line();
     let rest = line.strip_prefix(&outcome.to_string()).map_or(line.as_str(), str::trim_start);
-    let _ = writeln!(text, "<p class=\"verdict-line\"><span class=\"verdict {outcome}\">{outcome}</span> {}</p>", escaped(rest));
+    let _ = writeln!(
+        text,
+        "<p class=\"verdict-line\"><span class=\"verdict {outcome}\">{outcome}</span> {}</p>",
+        escaped(rest)
+    );
     for dataset in &verdict.datasets {
         let aside = if dataset.settles { "" } else { ", which does not settle the claim" };
         let _ = writeln!(
@@ -126,7 +131,11 @@ fn after(runs: &Runs) -> String {
         "<p>Save the experiment below as <code>{name}.toml</code>; then</p>\n<pre>parsimony run {name}.toml\nparsimony report runs/{name}</pre>"
     );
     if let Ok(experiment) = fs::read_to_string(runs.folder.join("experiment.toml")) {
-        let _ = writeln!(text, "<details><summary>The experiment file</summary><pre>{}</pre></details>", escaped(&experiment));
+        let _ = writeln!(
+            text,
+            "<details><summary>The experiment file</summary><pre>{}</pre></details>",
+            escaped(&experiment)
+        );
     }
     let environment = environment(runs);
     if !environment.is_empty() {
@@ -282,6 +291,9 @@ mod tests {
 
     #[test]
     fn numbers_are_short_and_never_wrong_json() {
-        assert_eq!([0.123_456_789, 1e-12, 3.0, f64::NAN].map(|v| short(v).to_string()), ["0.123457", "1e-12", "3", "null"]);
+        assert_eq!(
+            [0.123_456_789, 1e-12, 3.0, f64::NAN].map(|v| short(v).to_string()),
+            ["0.123457", "1e-12", "3", "null"]
+        );
     }
 }
