@@ -103,6 +103,23 @@ pub struct Job {
     pub parameters: usize,
 }
 
+/// The constants of one step of Adam's update ([`Backend::adam`]).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamStep {
+    /// Share of the first moment that is kept.
+    pub beta1: f64,
+    /// Share of the second moment that is kept.
+    pub beta2: f64,
+    /// What `sqrt(v)` is multiplied with: `(1 - beta2^t)^(-1/2)`.
+    pub root_factor: f64,
+    /// Added to the root.
+    pub epsilon: f64,
+    /// Step size, the first moment's correction included: `a / (1 - beta1^t)`.
+    pub step_size: f64,
+    /// Share of the parameters that is kept: 1 less the decay.
+    pub keep: f64,
+}
+
 /// What is done to one block of rows: with the device to use, adding to a sum where `true` stands beside it, else
 /// overwriting it; answers another sum.
 pub type BlockBody<'a> = &'a (dyn Fn(&dyn Backend, Range<usize>, &mut Array, bool) -> Result<f64> + Sync);
@@ -139,6 +156,20 @@ pub trait Backend: Debug + Send + Sync {
     fn divide(&self, a: &mut Array, b: &Array);
     /// `a = max(a + shift, 1e-30)^exponent`.
     fn shifted_power(&self, a: &mut Array, shift: f32, exponent: f32);
+    /// Adam's update of the elements `range` of `a` with the gradient `g`, their moments beginning at `place` of `m` and `v`:
+    /// `m = beta1 m + (1 - beta1) g`, `v = beta2 v + (1 - beta2) g^2`, then
+    /// `a = keep a - step_size m / (root_factor sqrt(v) + epsilon)`. Without `m` the gradient itself takes its place.
+    #[allow(clippy::too_many_arguments, reason = "one visit of four arrays")]
+    fn adam(
+        &self,
+        a: &mut Array,
+        g: &Array,
+        range: Range<usize>,
+        m: Option<&mut Array>,
+        v: &mut Array,
+        place: usize,
+        step: AdamStep,
+    );
     /// `a += factor b` over a range of elements.
     fn add_range(&self, a: &mut Array, range: Range<usize>, factor: f32, b: &Array);
 

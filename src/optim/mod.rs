@@ -1,10 +1,12 @@
 //! Optimizers: each in a file of its own, behind the oracle, knowing no model and no dataset.
 
+pub mod adamw;
 pub mod admm;
 pub mod hessian_free;
 pub mod irls;
 pub mod sgd;
 mod state;
+mod stochastic;
 
 pub use state::{StateReader, StateVisitor, StateWriter};
 
@@ -125,5 +127,5 @@ pub fn minimize(
 /// The optimizers of this crate, in the order in which they are listed.
 #[must_use]
 pub fn registry() -> Vec<OptimizerEntry> {
-    vec![sgd::ENTRY, irls::ENTRY, irls::HEAD, admm::ENTRY, hessian_free::ENTRY]
+    vec![sgd::ENTRY, adamw::ENTRY, irls::ENTRY, irls::HEAD, admm::ENTRY, hessian_free::ENTRY]
 }

@@ -4,7 +4,7 @@
 //! numbers lie and of which type they are is decided by the layout and is this file's secret: generalized linear models
 //! hold `f64` on the host, networks `f32` on a device. Dot products and norms are summed in `f64` either way.
 
-use crate::device::{Array, Device, Matrix};
+use crate::device::{AdamStep, Array, Device, Matrix};
 use crate::error::{Error, Result};
 use ndarray::{Array1, ArrayView2, Zip};
 use std::ops::Range;
@@ -60,6 +60,13 @@ impl Layout {
             layout.len += rows * columns;
         }
         Arc::new(layout)
+    }
+
+    /// The layout of those blocks that are wanted, one after another in the same place.
+    #[must_use]
+    pub fn part(&self, wanted: impl Fn(&Block) -> bool) -> Arc<Self> {
+        let shapes = self.blocks.iter().filter(|block| wanted(block));
+        Self::at(self.device.clone(), shapes.map(|block| (block.name.as_str(), block.rows, block.columns)))
     }
 
     /// The blocks in order.
@@ -348,6 +355,41 @@ impl Vector {
         match (&mut self.values, &other.values) {
             (Values::Host(a), Values::Host(b)) => *a /= b,
             (Values::Device(device, a), Values::Device(_, b)) => device.divide(a, b),
+            _ => strangers(),
+        }
+    }
+
+    /// Adam's update of the elements `range` with a gradient of the same layout, their moments beginning at `place` of
+    /// vectors of their own: see [`Backend::adam`](crate::device::Backend::adam).
+    ///
+    /// # Panics
+    /// If elements or moments are not there.
+    pub fn adam(
+        &mut self,
+        gradient: &Self,
+        range: Range<usize>,
+        (first, second): (Option<&mut Self>, &mut Self),
+        place: usize,
+        step: AdamStep,
+    ) {
+        match (&mut self.values, &gradient.values, &mut second.values) {
+            (Values::Host(a), Values::Host(g), Values::Host(v)) => {
+                let mut m = first.map(Self::host_mut);
+                for (i, at) in range.enumerate() {
+                    let (g, v) = (g[at], &mut v[place + i]);
+                    *v = step.beta2 * *v + (1.0 - step.beta2) * g * g;
+                    let direction = m.as_deref_mut().map_or(g, |m| {
+                        let m = &mut m[place + i];
+                        *m = step.beta1 * *m + (1.0 - step.beta1) * g;
+                        *m
+                    });
+                    a[at] =
+                        step.keep * a[at] - step.step_size * direction / (step.root_factor * v.sqrt() + step.epsilon);
+                }
+            }
+            (Values::Device(device, a), Values::Device(_, g), Values::Device(_, v)) => {
+                device.adam(a, g, range, first.map(Self::array_mut), v, place, step);
+            }
             _ => strangers(),
         }
     }

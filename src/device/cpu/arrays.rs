@@ -9,7 +9,7 @@ use super::products::{Rect, RectMut};
 use super::{elementwise, linalg, losses, products};
 use crate::device::array::{Array, Shape, Storage, View, ViewMut};
 use crate::device::cpu::buffer::Buffer;
-use crate::device::{Activation, Backend, BlockBody, Job, Loss, PANEL_ROWS, Table};
+use crate::device::{Activation, AdamStep, Backend, BlockBody, Job, Loss, PANEL_ROWS, Table};
 use crate::error::Result;
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -174,6 +174,22 @@ impl Backend for Cpu {
 
     fn shifted_power(&self, a: &mut Array, shift: f32, exponent: f32) {
         elementwise::map(values_mut(a), |a| *a = (*a + shift).max(1e-30).powf(exponent));
+    }
+
+    fn adam(
+        &self,
+        a: &mut Array,
+        g: &Array,
+        range: Range<usize>,
+        m: Option<&mut Array>,
+        v: &mut Array,
+        place: usize,
+        step: AdamStep,
+    ) {
+        let own = place..place + range.len();
+        let m = m.map(|m| &mut values_mut(m)[own.clone()]);
+        let (a, g) = (&mut values_mut(a)[range.clone()], &values(g)[range]);
+        elementwise::adam(a, g, m, &mut values_mut(v)[own], step);
     }
 
     fn add_range(&self, a: &mut Array, range: Range<usize>, factor: f32, b: &Array) {

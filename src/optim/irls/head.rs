@@ -5,9 +5,9 @@
 //! (a damped Fisher-scoring step), below `v = mu v - a g`, `theta += v`. The small share `e` is a trust region: what lies
 //! below moves on, so the last layer is never solved for its own sake.
 
-use super::super::sgd::Schedule;
 use super::BoundFactors;
 use crate::error::{Error, Result};
+use crate::optim::stochastic::Schedule;
 use crate::optim::{Optimizer, OptimizerEntry, StateVisitor, Step};
 use crate::oracle::{Capability, HeadSystem, Oracle, Rows, Setting, Settings, Vector};
 use ndarray::Array2;
