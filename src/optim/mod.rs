@@ -2,8 +2,15 @@
 
 pub mod adamw;
 pub mod admm;
+mod descent;
 pub mod hessian_free;
 pub mod irls;
+pub mod l_bfgs;
+mod line_search;
+pub mod newton_cg;
+pub mod nonlinear_cg;
+pub mod saga;
+pub mod schedule_free;
 pub mod sgd;
 mod state;
 mod stochastic;
@@ -127,5 +134,17 @@ pub fn minimize(
 /// The optimizers of this crate, in the order in which they are listed.
 #[must_use]
 pub fn registry() -> Vec<OptimizerEntry> {
-    vec![sgd::ENTRY, adamw::ENTRY, irls::ENTRY, irls::HEAD, admm::ENTRY, hessian_free::ENTRY]
+    vec![
+        sgd::ENTRY,
+        adamw::ENTRY,
+        schedule_free::ENTRY,
+        l_bfgs::ENTRY,
+        nonlinear_cg::ENTRY,
+        newton_cg::ENTRY,
+        saga::ENTRY,
+        irls::ENTRY,
+        irls::HEAD,
+        admm::ENTRY,
+        hessian_free::ENTRY,
+    ]
 }

@@ -10,7 +10,8 @@ mod vector;
 
 pub use problem::{
     Accuracy, Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, Gradient, HeadEquations, HeadSystem,
-    Information, NormalEquations, NormalSystem, Offer, Problem, Rows, Separation, SquaredGradients, Value,
+    Information, NormalEquations, NormalSystem, Offer, Problem, RowResiduals, Rows, Separation, Smoothness,
+    SquaredGradients, Value,
 };
 pub use sampling::{Batch, Sampler, Stream, draw_rows, stream};
 pub use settings::{Setting, SettingRange, SettingValue, Settings, did_you_mean};
@@ -367,6 +368,44 @@ impl<'a> Oracle<'a> {
         self.counters.solves += 1;
         self.count(cost);
         Ok(())
+    }
+
+    /// Numbers of a row's residual.
+    ///
+    /// # Errors
+    /// If undeclared or lacking.
+    pub fn residual_size(&self) -> Result<usize> {
+        Ok(self.declared(Capability::RowResiduals, self.problem.row_residuals())?.residual_size())
+    }
+
+    /// Exchanges residuals of rows in a table; `change` is the sum over them of the gradient's change, the answer the sum of
+    /// their losses. Counted as a gradient.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn exchange_residuals(
+        &mut self,
+        at: &Vector,
+        rows: Rows<'_>,
+        table: &mut [f64],
+        change: &mut Vector,
+    ) -> Result<f64> {
+        let answer = self
+            .declared(Capability::RowResiduals, self.problem.row_residuals())?
+            .exchange_residuals(at, rows, table, change)?;
+        self.counters.gradients += 1;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
+    /// Upper bounds of how fast gradients change.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn smoothness(&mut self) -> Result<Smoothness> {
+        let answer = self.declared(Capability::RowResiduals, self.problem.row_residuals())?.smoothness()?;
+        self.count(answer.cost);
+        Ok(answer.value)
     }
 
     /// The regularizer's proximal map.

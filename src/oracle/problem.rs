@@ -29,19 +29,22 @@ pub enum Capability {
     NormalEquations,
     /// Normal equations of the last layer while those below are held, with the gradient of everything.
     HeadEquations,
+    /// Gradients of single rows as a few numbers each.
+    RowResiduals,
     /// The sum of row blocks' losses plus a regularizer with a known proximal map.
     Consensus,
 }
 
 impl Capability {
     /// All capabilities.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Value,
         Self::Gradient,
         Self::CurvatureProduct,
         Self::SquaredGradients,
         Self::NormalEquations,
         Self::HeadEquations,
+        Self::RowResiduals,
         Self::Consensus,
     ];
 }
@@ -55,6 +58,7 @@ impl fmt::Display for Capability {
             Self::SquaredGradients => "squared gradients",
             Self::NormalEquations => "normal equations",
             Self::HeadEquations => "normal equations of the last layer",
+            Self::RowResiduals => "residuals of single rows",
             Self::Consensus => "consensus splitting",
         })
     }
@@ -157,6 +161,11 @@ pub trait Problem: Send + Sync {
         Err("it has no layers, or its last one is no generalized linear model of those below".into())
     }
 
+    /// Residuals of single rows.
+    fn row_residuals(&self) -> Offer<&dyn RowResiduals> {
+        Err("the gradients of its rows are not multiples of fixed columns".into())
+    }
+
     /// A splitting by row blocks.
     fn consensus(&self) -> Offer<&dyn Consensus> {
         Err("it is not split by row blocks".into())
@@ -174,6 +183,7 @@ pub trait Problem: Send + Sync {
             Capability::SquaredGradients => self.squared_gradients().map(drop),
             Capability::NormalEquations => self.normal_equations().map(drop),
             Capability::HeadEquations => self.head_equations().map(drop),
+            Capability::RowResiduals => self.row_residuals().map(drop),
             Capability::Consensus => self.consensus().map(drop),
         }
     }
@@ -337,6 +347,41 @@ pub trait HeadEquations {
     /// # Errors
     /// If the data cannot be read.
     fn head_system(&self, at: &Vector, rows: Rows<'_>) -> Result<Answer<HeadSystem>>;
+}
+
+/// How fast gradients can change: Lipschitz constants, without the regularizer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Smoothness {
+    /// Of the gradient of a row's loss, the largest over rows.
+    pub row: f64,
+    /// Of the gradient of the mean loss.
+    pub mean: f64,
+}
+
+/// The gradient of a row's loss as a product of a few numbers with the row's columns, `grad loss_i = r_i z_i'`: what a table
+/// of gradients needs to keep are the `r_i`.
+pub trait RowResiduals {
+    /// Numbers `C` of a row's residual.
+    fn residual_size(&self) -> usize;
+
+    /// Puts the residuals of `rows` at `at` into their places of `table` (`n x C`, row by row) and writes the sum of
+    /// `(r_i - r_i^old) z_i'` over them into `change`; answers the sum of their losses. The regularizer has no part in it.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn exchange_residuals(
+        &self,
+        at: &Vector,
+        rows: Rows<'_>,
+        table: &mut [f64],
+        change: &mut Vector,
+    ) -> Result<Answer<f64>>;
+
+    /// Upper bounds of how fast gradients change.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn smoothness(&self) -> Result<Answer<Smoothness>>;
 }
 
 /// `F = sum_parts f_part + R`, each `f_part` divided by `n`, `R` with a proximal map.

@@ -14,6 +14,7 @@ pub mod moments;
 mod parallel;
 mod products;
 mod real;
+pub mod residuals;
 
 pub use arrays::Cpu;
 pub use parallel::{chunk_ranges, map_chunks};

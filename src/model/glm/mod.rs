@@ -9,6 +9,7 @@
 mod consensus;
 mod normal_equations;
 mod predictor;
+mod residuals;
 mod statistics;
 
 use super::{Evaluation, Inspection, Model, ModelData, ModelEntry, ParameterCounts, Split, Weights};
@@ -19,8 +20,8 @@ use crate::device::cpu::glm::{self, GramWeights, Likelihood, Request, Sums};
 use crate::error::{Error, Result};
 use crate::measure::metrics::area_under_curve;
 use crate::oracle::{
-    Answer, Consensus, Cost, Curvature, CurvatureMatrix, Gradient, Layout, NormalEquations, Offer, Problem, Rows,
-    Setting, Settings, SquaredGradients, Value, Vector,
+    Answer, Consensus, Cost, Curvature, CurvatureMatrix, Gradient, Layout, NormalEquations, Offer, Problem,
+    RowResiduals, Rows, Setting, Settings, SquaredGradients, Value, Vector,
 };
 use predictor::GlmPredictor;
 use rand_chacha::ChaCha8Rng;
@@ -383,6 +384,10 @@ impl Problem for Glm {
                 "the matrix of its {columns} design columns would take {gigabytes:.0} GB; it is formed up to {DENSE_LIMIT}"
             ));
         }
+        Ok(self)
+    }
+
+    fn row_residuals(&self) -> Offer<&dyn RowResiduals> {
         Ok(self)
     }
 
