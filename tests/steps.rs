@@ -91,9 +91,14 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     /// With rows in their own order in minibatches.
     fn new(problem: &'a dyn Problem, name: &str, settings: Given<'_>) -> Self {
+        Self::in_blocks(problem, name, settings, problem.rows())
+    }
+
+    /// With blocks of rows in a random order.
+    fn in_blocks(problem: &'a dyn Problem, name: &str, settings: Given<'_>, block_rows: usize) -> Self {
         let entry = optim::registry().into_iter().find(|entry| entry.name == name).unwrap();
         let settings = Settings::check("test", entry.settings, &given(settings)).unwrap();
-        let mut oracle = Oracle::new(problem, name, entry.needs, 1, problem.rows());
+        let mut oracle = Oracle::new(problem, name, entry.needs, 1, block_rows);
         let mut optimizer = (entry.build)(&settings).unwrap();
         let parameters = problem.initial(&mut stream(1, Stream::Initialization));
         optimizer.start(&mut oracle, &parameters).unwrap();
@@ -238,6 +243,24 @@ fn saga_takes_the_steps_of_its_equations() {
         run.step().unwrap();
         assert_eq!(run.oracle.counters().rows, (3 * ROWS) as u64 + 2 * BATCH as u64);
     }
+}
+
+/// A batch that reaches into the next pass may hold a row twice: the mean must stay that of the table all the same.
+#[test]
+fn sagas_mean_is_that_of_its_table() {
+    let model = ridged(2);
+    let mut run = Run::in_blocks(problem(&*model), "saga", &[("batch_size", whole(25))], 1);
+    run.finish(200);
+    let parts = run.state().parts;
+    let zero = Vector::zeros(model.layout());
+    let mut table = parts["table"].clone();
+    let mut change = zero.zeros_like();
+    // From the residuals r to those at zero, p - y: the table's gradient is that at zero less the change.
+    problem(&*model).row_residuals().unwrap().exchange_residuals(&zero, Rows::All, &mut table, &mut change).unwrap();
+    let mut at_zero = zero.zeros_like();
+    problem(&*model).gradient().unwrap().value_and_gradient(&zero, Rows::All, &mut at_zero).unwrap();
+    at_zero.axpy(-1.0 / ROWS as f64, &change);
+    assert!(apart(at_zero.host(), &parts["mean"]) < 1e-13, "{at_zero:?} {:?}", parts["mean"]);
 }
 
 /// Those that stop by themselves stop at the optimum of scipy.

@@ -18,7 +18,8 @@
 
 use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
 use crate::error::Result;
-use crate::oracle::{Capability, Oracle, Rows, Setting, Settings, Vector};
+use crate::oracle::{Batch, Capability, Oracle, Rows, Setting, Settings, Vector};
+use std::collections::BTreeSet;
 
 /// The registered optimizer.
 pub const ENTRY: OptimizerEntry = OptimizerEntry {
@@ -73,12 +74,13 @@ impl Saga {
         self.refresh(oracle, parameters)
     }
 
-    /// Brings every row's residual to the parameters: the mean becomes the gradient there.
+    /// Brings every row's residual to the parameters: the mean becomes the gradient there, whatever was in the table.
     fn refresh(&mut self, oracle: &mut Oracle<'_>, parameters: &Vector) -> Result<()> {
-        let mut change = parameters.zeros_like();
-        let loss = oracle.exchange_residuals(parameters, Rows::All, &mut self.table, &mut change)?;
+        self.table.fill(0.0);
+        let mean = &mut self.mean[0];
+        let loss = oracle.exchange_residuals(parameters, Rows::All, &mut self.table, mean)?;
         oracle.finite("the objective", loss)?;
-        self.mean[0].axpy(1.0 / oracle.rows() as f64, &change);
+        mean.scale(1.0 / oracle.rows() as f64);
         Ok(())
     }
 
@@ -101,11 +103,11 @@ impl Optimizer for Saga {
             self.fill(oracle, parameters, size)?;
             oracle.note("step_size", self.learning_rate);
         }
-        let batch = oracle.next_batch(size);
+        let batch = distinct(&oracle.next_batch(size));
         let mut change = parameters.zeros_like();
         let loss = oracle.exchange_residuals(parameters, Rows::Batch(&batch), &mut self.table, &mut change)?;
         oracle.finite("the minibatch's loss", loss)?;
-        parameters.axpy(-self.learning_rate / size as f64, &change);
+        parameters.axpy(-self.learning_rate / batch.len() as f64, &change);
         parameters.axpy(-self.learning_rate, &self.mean[0]);
         oracle.proximal_regularizer(1.0 / self.learning_rate, parameters)?;
         self.mean[0].axpy(1.0 / oracle.rows() as f64, &change);
@@ -128,4 +130,10 @@ impl Optimizer for Saga {
         visitor.numbers("table", &mut self.table);
         visitor.vectors("mean", &mut self.mean);
     }
+}
+
+/// A batch that reaches into the next pass may meet a row again, whose place in the table can be exchanged but once.
+fn distinct(batch: &Batch) -> Batch {
+    let mut seen = BTreeSet::new();
+    Batch::new(batch.rows().iter().copied().filter(|row| seen.insert(*row)).collect())
 }

@@ -364,7 +364,7 @@ pub trait RowResiduals {
     /// Numbers `C` of a row's residual.
     fn residual_size(&self) -> usize;
 
-    /// Puts the residuals of `rows` at `at` into their places of `table` (`n x C`, row by row) and writes the sum of
+    /// Puts the residuals of `rows` (no row twice) at `at` into their places of `table` (`n x C`, row by row) and writes the sum of
     /// `(r_i - r_i^old) z_i'` over them into `change`; answers the sum of their losses. The regularizer has no part in it.
     ///
     /// # Errors
