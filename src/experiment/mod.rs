@@ -3,6 +3,7 @@
 mod budget;
 mod cell;
 mod checkpoint;
+pub mod conformance;
 mod document;
 mod interrupt;
 mod message;
@@ -14,6 +15,7 @@ mod reference;
 mod runner;
 mod spec;
 mod trace;
+pub mod tune;
 
 pub use budget::{Budget, Schedule};
 pub use checkpoint::read_weights;
