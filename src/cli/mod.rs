@@ -4,6 +4,7 @@ mod cell;
 mod check;
 mod data;
 mod doctor;
+mod import_trace;
 mod info;
 mod inspect;
 mod list;
@@ -52,6 +53,7 @@ enum Verb {
     Report(report::Arguments),
     Summary(summary::Arguments),
     Check(check::Arguments),
+    ImportTrace(import_trace::Arguments),
     List(list::Arguments),
     Info(info::Arguments),
     Data(data::Arguments),
@@ -93,6 +95,7 @@ impl Verb {
             Self::Tune(arguments) => tune::run(workbench, &arguments),
             Self::Report(arguments) => done(report::run(&arguments)),
             Self::Summary(arguments) => done(summary::run(&arguments)),
+            Self::ImportTrace(arguments) => done(import_trace::run(&arguments)),
             Self::Check(arguments) => check::run(workbench, &arguments),
             Self::List(arguments) => done(list::run(workbench, &arguments)),
             Self::Info(arguments) => done(info::run(workbench, &arguments)),

@@ -5,6 +5,7 @@ mod cell;
 mod checkpoint;
 pub mod conformance;
 mod document;
+mod import;
 mod interrupt;
 mod message;
 mod plan;
@@ -19,6 +20,7 @@ pub mod tune;
 
 pub use budget::{Budget, Schedule};
 pub use checkpoint::read_weights;
+pub use import::{Import, import};
 pub use interrupt::{count as interruptions, install as count_interruptions};
 pub use plan::{NUMERICS_VERSION, Plan, Skipped};
 pub use progress::{Names, say};

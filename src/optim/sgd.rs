@@ -5,7 +5,7 @@
 //! order each pass. Tail averaging (Ruppert 1988, Polak and Juditsky 1992) reports the mean of the iterates from a
 //! stated pass on.
 
-use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
+use super::{Optimizer, OptimizerEntry, Promises, Size, StateVisitor, Step};
 use crate::error::Result;
 use crate::oracle::{Capability, Oracle, Rows, Setting, Settings, Vector};
 
@@ -17,16 +17,17 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
     needs: &[Capability::Gradient],
     stochastic: true,
     settings: &[
-        Setting::real("learning_rate", "0.1", 0.0, f64::INFINITY, "step size at the start").log(),
-        Setting::whole("batch_size", "256", 1, 1 << 40, "rows per step").log(),
-        Setting::real("momentum", "0.9", 0.0, 0.999_999, "mu: share of the last step that is kept"),
+        Setting::real("learning_rate", "0.1", 0.0, f64::INFINITY, "step size at the start").log().search(1e-4, 1.0),
+        Setting::whole("batch_size", "256", 1, 1 << 40, "rows per step").log().search(32.0, 1024.0),
+        Setting::real("momentum", "0.9", 0.0, 0.999_999, "mu: share of the last step that is kept").search(0.0, 0.99),
         Setting::switch("nesterov", "false", "look ahead along the momentum"),
         Setting::choice(
             "schedule",
             "constant",
             &["constant", "inverse", "cosine"],
             "step size over passes t: constant; inverse: 1/(1 + t/horizon); cosine: to zero at the horizon",
-        ),
+        )
+        .search_every(),
         Setting::real("horizon", "20", 1e-9, f64::INFINITY, "passes: the time scale of the schedule").log(),
         Setting::real("warm_up", "0", 0.0, f64::INFINITY, "passes over which the step size rises from zero"),
         Setting::switch("average", "false", "report the mean of the iterates of the tail"),
@@ -152,6 +153,11 @@ impl Optimizer for Sgd {
 
     fn reported<'a>(&'a self, parameters: &'a Vector) -> &'a Vector {
         self.mean.first().unwrap_or(parameters)
+    }
+
+    fn promises(&self, size: &Size<'_>) -> Promises {
+        // With a constant step size it ends in the noise of its minibatches.
+        Promises { convex_gap: 1e-2, step_gradients: Some(self.batch_size.min(size.rows) as f64 / size.rows as f64) }
     }
 
     fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {

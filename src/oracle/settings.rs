@@ -146,6 +146,18 @@ impl Setting {
         }
     }
 
+    /// What a search looks at, in words; empty where the setting is left alone.
+    #[must_use]
+    pub fn searches(&self) -> String {
+        match self.search {
+            Some(Search::Between(low, high)) => {
+                format!("{low} to {high}{}", if self.logarithmic { " (log)" } else { "" })
+            }
+            Some(Search::Every) => "all".into(),
+            None => String::new(),
+        }
+    }
+
     /// The default as a value.
     ///
     /// # Panics

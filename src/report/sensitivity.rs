@@ -96,7 +96,7 @@ pub fn draw(search: &Search, tuned: &Tuned, index: usize, (problem, name): (usiz
         return None;
     }
     let columns = tuned.searched.len().min(3);
-    let title = format!("{}: {} against each searched setting", tuned.label, y.title);
+    let title = format!("{}: {} against each searched setting", tuned.label, search.metric.replace('_', " "));
     let mut scene = Scene::new([620.0, 820.0, 1120.0][columns - 1], &title);
     let subtitle = format!("{name} · {} of training a trial", units::seconds(search.seconds));
     let top = figure::heading(&mut scene, &Heading { title, subtitle }) + 6.0;
@@ -260,7 +260,9 @@ fn notes(tuned: &Tuned, values: &[Option<f64>], y: &Scale) -> Vec<String> {
     let lost = values.iter().filter(|value| value.is_none()).count();
     let off = values.iter().flatten().filter(|value| !(0.0..=1.0).contains(&y.place(**value))).count();
     if lost + off > 0 {
-        notes.push(format!("×, at the edge: {off} worse than the axis shows, {lost} that diverged or failed."));
+        let counts = [(off, "worse than the axis shows"), (lost, "diverged or failed")];
+        let counts = counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+        notes.push(format!("×, at the edge: {}.", counts.collect::<Vec<_>>().join(", ")));
     }
     notes
 }
