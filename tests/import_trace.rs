@@ -93,13 +93,15 @@ fn what_cannot_be_imported_is_refused_with_its_place() {
     import("trace.parquet", "this is no Parquet");
     let good = place.write("good.csv", "train_seconds,test_loss\n0,0.7\n");
     let good = good.to_str().unwrap();
-    let refuse = |arguments: &[&str]| {
-        place.fail(2, &[&["import-trace", good, "--optimizer", "Adam"][..], arguments].concat())
-    };
+    let refuse =
+        |arguments: &[&str]| place.fail(2, &[&["import-trace", good, "--optimizer", "Adam"][..], arguments].concat());
     assert!(refuse(&["--into", "runs/none"]).contains("there is no such folder"));
     assert!(refuse(&["--into", "runs/mine", "--like", "xyz"]).contains("has no cell xyz"));
     assert!(refuse(&["--into", "runs/mine", "--fold", "3"]).contains("no cell of fold 3"));
-    run(&place, &EXPERIMENT.replace("name = \"logistic\"", "name = \"logistic\"\nfeatures = [\"linear\", \"squares\"]"));
+    run(
+        &place,
+        &EXPERIMENT.replace("name = \"logistic\"", "name = \"logistic\"\nfeatures = [\"linear\", \"squares\"]"),
+    );
     let several = refuse(&["--into", "runs/mine"]);
     assert!(several.contains("features=squares") && several.contains("--like "), "{several}");
     assert_eq!(place.cells("mine").len(), 4);

@@ -357,7 +357,8 @@ pub fn convex_optimum(subject: &Subject<'_>) -> Finding {
         if gap <= promised {
             let (steps, passes) = (driver.oracle.step(), driver.oracle.data_passes());
             return Ok(Ok(format!(
-                "{promised:.0e} of the fall from the start is left on {} after {steps} steps, {passes:.1} passes",
+                "no more than {promised:.0e} of the fall from the start to the optimum is left on {} after {steps} steps, \
+                 {passes:.1} passes",
                 case.name
             )));
         }

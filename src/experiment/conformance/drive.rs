@@ -69,7 +69,6 @@ impl<'p> Driver<'p> {
         }
         self.oracle.begin_step();
         self.ending = match self.optimizer.step(&mut self.oracle, &mut self.parameters) {
-            Ok(Step::Continue) if self.parameters.is_finite() => None,
             // What the process of a cell says of it.
             Ok(_) if !self.parameters.is_finite() => Some(Ending::Diverged("a parameter".into())),
             Ok(Step::Converged(reason) | Step::Stopped(reason)) => Some(Ending::Own(reason)),
@@ -140,12 +139,12 @@ fn bits(values: &[f64]) -> Vec<u64> {
 /// Everything an optimizer holds between two steps, bit for bit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
-    pub parameters: Vec<u64>,
+    parameters: Vec<u64>,
     reported: Vec<u64>,
     state: BTreeMap<String, Vec<u64>>,
     counters: Counters,
     notes: BTreeMap<String, u64>,
-    pub ending: Option<Ending>,
+    ending: Option<Ending>,
 }
 
 impl Snapshot {

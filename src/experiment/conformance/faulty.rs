@@ -36,10 +36,6 @@ impl<'a> Faulty<'a> {
     fn spoils(&self) -> bool {
         self.answers.fetch_add(1, Ordering::Relaxed) >= self.good
     }
-
-    fn vector(&self, vector: &mut Vector) {
-        vector.fill(f64::NAN);
-    }
 }
 
 impl Problem for Faulty<'_> {
@@ -101,7 +97,7 @@ impl Gradient for Faulty<'_> {
         let mut answer = offered(self.inner.gradient())?.value_and_gradient(at, rows, gradient)?;
         if self.spoils() {
             answer.value = f64::NAN;
-            self.vector(gradient);
+            gradient.fill(f64::NAN);
         }
         Ok(answer)
     }
@@ -116,7 +112,7 @@ impl CurvatureMatrix for FaultyMatrix<'_> {
     fn multiply(&self, v: &Vector, product: &mut Vector) -> Result<Cost> {
         let cost = self.inner.multiply(v, product)?;
         if self.problem.spoils() {
-            self.problem.vector(product);
+            product.fill(f64::NAN);
         }
         Ok(cost)
     }
@@ -133,7 +129,7 @@ impl SquaredGradients for Faulty<'_> {
     fn mean_squared_gradient(&self, at: &Vector, rows: Rows<'_>, squares: &mut Vector) -> Result<Cost> {
         let cost = offered(self.inner.squared_gradients())?.mean_squared_gradient(at, rows, squares)?;
         if self.spoils() {
-            self.vector(squares);
+            squares.fill(f64::NAN);
         }
         Ok(cost)
     }
@@ -144,7 +140,7 @@ impl NormalEquations for Faulty<'_> {
         let mut answer = offered(self.inner.normal_equations())?.normal_system(at, rows, bound)?;
         if self.spoils() {
             answer.value.value = f64::NAN;
-            self.vector(&mut answer.value.gradient);
+            answer.value.gradient.fill(f64::NAN);
             match &mut answer.value.information {
                 Information::Dense(matrix) => matrix.fill(f64::NAN),
                 Information::KroneckerBound { right, .. } => right.fill(f64::NAN),
@@ -174,7 +170,7 @@ impl HeadEquations for Faulty<'_> {
         let mut answer = offered(self.inner.head_equations())?.head_system(at, rows)?;
         if self.spoils() {
             answer.value.value = f64::NAN;
-            self.vector(&mut answer.value.gradient);
+            answer.value.gradient.fill(f64::NAN);
             answer.value.left.fill(f64::NAN);
             answer.value.right.fill(f64::NAN);
         }
@@ -195,7 +191,7 @@ impl Consensus for Faulty<'_> {
         let consensus = offered(self.inner.consensus())?;
         let cost = consensus.proximal_step(part, of, anchor, rho, tolerance, x)?;
         if self.spoils() {
-            self.vector(x);
+            x.fill(f64::NAN);
         }
         Ok(cost)
     }

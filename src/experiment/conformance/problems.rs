@@ -4,7 +4,7 @@ use crate::data::{Examples, Task};
 use crate::device::Panels;
 use crate::model::{Model, ModelData, ModelEntry};
 use crate::optim::OptimizerEntry;
-use crate::oracle::{Problem, SettingValue, Settings, Stream, stream};
+use crate::oracle::{Problem, Rows, SettingValue, Settings, Stream, stream};
 use crate::workbench::Workbench;
 use rand::RngExt as _;
 use std::collections::BTreeMap;
@@ -163,7 +163,6 @@ const REFERENCE_STEPS: usize = 2000;
 /// The smallest objective of a convex problem, by gradient descent with the step size of Barzilai and Borwein (1988); the
 /// smallest value seen counts. `None` where the problem has no gradient.
 pub fn smallest_objective(problem: &dyn Problem) -> Option<f64> {
-    use crate::oracle::Rows;
     let oracle = problem.gradient().ok()?;
     let mut at = problem.initial(&mut stream(1, Stream::Initialization));
     let (mut gradient, mut last_gradient) = (at.zeros_like(), at.zeros_like());
@@ -172,9 +171,7 @@ pub fn smallest_objective(problem: &dyn Problem) -> Option<f64> {
     let mut smallest = f64::INFINITY;
     for index in 0..REFERENCE_STEPS {
         let value = oracle.value_and_gradient(&at, Rows::All, &mut gradient).ok()?.value;
-        if value < smallest {
-            smallest = value;
-        }
+        smallest = smallest.min(value);
         if gradient.norm_max() < 1e-12 {
             break;
         }

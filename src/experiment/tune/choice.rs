@@ -5,16 +5,15 @@
 //! passes: what the seconds decide is how many of them there are, and nothing else. With one dataset and model the best
 //! value is chosen; with several, the best mean rank over them; of equals, the trial that comes first.
 
-use super::{Candidate, Tuning, in_words};
+use super::{Candidate, Tuning};
 use crate::error::Result;
-use crate::experiment::budget::Schedule;
+use crate::experiment::budget::{Schedule, readable_seconds};
 use crate::experiment::plan::Plan;
 use crate::experiment::record::{CellConfig, CellFolder, CellResult, Status, Values};
 use crate::experiment::spec::Reported;
 use crate::experiment::trace::{self, Trace};
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// `tune.json`: what was tried and what was chosen.
@@ -222,15 +221,9 @@ impl Record {
             cut => format!(
                 "{cut} of {all} trials were cut by their {}: a faster or slower machine could choose otherwise. A budget in \
                  passes or steps that fits within the seconds makes the choice depend on the seed alone.",
-                in_words(self.seconds)
+                readable_seconds(self.seconds)
             ),
         }
-    }
-
-    /// How often each optimizer was tried, by label.
-    #[must_use]
-    pub fn counts(&self) -> BTreeMap<&str, usize> {
-        self.optimizers.iter().map(|tuned| (tuned.label.as_str(), tuned.trials.len())).collect()
     }
 }
 

@@ -1,8 +1,9 @@
 //! The experiment file with the chosen settings: the text of the tuned one, comments and all, with values exchanged.
 
-use super::{Dimension, Domain, Record, Tuned, in_words};
+use super::{Dimension, Domain, Record, Tuned};
 use crate::data::open::Source as DataSource;
 use crate::error::{Error, Result};
+use crate::experiment::budget::readable_seconds;
 use crate::experiment::document::Source;
 use crate::experiment::spec::Spec;
 use crate::oracle::SettingValue;
@@ -82,7 +83,7 @@ fn header(record: &Record) -> String {
         "# Settings of optimizers chosen by `parsimony tune`: {} trials of {} for each, by {}, seed {}; tune.json beside\n\
          # this file lists them all. {}\n",
         record.trials,
-        in_words(record.seconds),
+        readable_seconds(record.seconds),
         record.metric.replace('_', " "),
         record.seed,
         record.reproducibility()

@@ -15,7 +15,7 @@ pub use space::{Dimension, Domain};
 
 pub(super) use section::read as read_section;
 
-use super::budget::{Budget, readable_seconds};
+use super::budget::Budget;
 use super::plan::Plan;
 use super::record::{Values, write_json, write_whole};
 use super::spec::{ComponentSpec, Folds, Spec};
@@ -223,9 +223,4 @@ fn candidate(
     }
     let (name, label) = (optimizer.name.clone(), label(optimizer).to_owned());
     Ok((Candidate { name, label, dimensions, points, hyperparameters }, components))
-}
-
-/// Seconds in words.
-fn in_words(seconds: f64) -> String {
-    readable_seconds(seconds)
 }
