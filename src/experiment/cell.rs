@@ -12,6 +12,7 @@ use super::progress::say;
 use super::record::{CellConfig, CellFolder, CellResult, Status, read_json, remove_if_there, write_json};
 use super::spec::Reported;
 use super::trace::Trace;
+use crate::device::cpu::on_worker;
 use crate::error::{Error, Result};
 use crate::measure::clock::{Clock, Section};
 use crate::measure::compression::compressed_bytes;
@@ -39,7 +40,7 @@ pub fn run(workbench: &Workbench, folder: &Path, memory: Option<u64>) -> Result<
     let folder = CellFolder::new(folder);
     let config: CellConfig = read_json(&folder.config())?;
     write_json(&folder.environment(), &Environment::gather(config.threads))?;
-    let result = match attempt(workbench, &folder, &config, &mut clock) {
+    let result = match on_worker(|| attempt(workbench, &folder, &config, &mut clock)) {
         Ok(result) => result,
         Err(error) => {
             say(format_args!("error: {error}"));

@@ -16,7 +16,7 @@ mod products;
 mod real;
 
 pub use arrays::Cpu;
-pub use parallel::{chunk_ranges, map_chunks};
+pub use parallel::{chunk_ranges, map_chunks, on_worker};
 pub use real::Real;
 
 /// The instruction set that the kernels run with, in words.
