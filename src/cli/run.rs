@@ -105,7 +105,7 @@ pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(outcome.failed + outcome.diverged > 0)))
 }
 
-pub fn counted(cells: usize) -> String {
+fn counted(cells: usize) -> String {
     format!("{cells} {}", if cells == 1 { "cell" } else { "cells" })
 }
 

@@ -66,6 +66,9 @@ impl Report {
 /// What a check found: `Ok(Ok(what was seen))`, `Ok(Err(why it does not apply))` or `Err(what is wrong)`.
 type Finding = Result<Result<String, String>, String>;
 
+/// A check as a function.
+type Question = fn(&Subject<'_>) -> Finding;
+
 /// What the checks work on.
 struct Subject<'a> {
     entry: &'a OptimizerEntry,
@@ -96,7 +99,7 @@ pub fn check(workbench: &Workbench, entry: &OptimizerEntry) -> Report {
             checks.push(Check { name: "problem", verdict: Verdict::Failed, detail });
         } else {
             let subject = Subject { entry, variants: variants(entry, problems::FEW_ROWS), cases, small };
-            let all: [(&'static str, fn(&Subject<'_>) -> Finding); 8] = [
+            let all: [(&'static str, Question); 8] = [
                 ("capabilities", checks::capabilities),
                 ("determinism", checks::determinism),
                 ("seed", checks::seed),

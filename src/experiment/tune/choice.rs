@@ -169,9 +169,9 @@ fn planned_value(trace: &Trace, schedule: Schedule, report: Reported, metric: &s
     let is_planned = |row: usize| {
         row == 0 || schedule.after(steps[row - 1] as u64, passes[row - 1]).is_reached(steps[row] as u64, passes[row])
     };
-    let planned = (0..trace.rows()).filter(|&row| is_planned(row));
+    let mut planned = (0..trace.rows()).filter(|&row| is_planned(row));
     let row = match report {
-        Reported::Last => planned.last()?,
+        Reported::Last => planned.next_back()?,
         Reported::BestValidation => {
             let losses = column("validation_loss");
             planned.reduce(|best, row| if losses[row] < losses[best] { row } else { best })?
