@@ -266,3 +266,60 @@ fn notes(tuned: &Tuned, values: &[Option<f64>], y: &Scale) -> Vec<String> {
     }
     notes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn search(values: &[Option<f64>]) -> Search {
+        let trial = |(index, value): (usize, &Option<f64>)| {
+            let schedule = ["constant", "cosine"][index % 2];
+            let settings = json!({ "learning_rate": 0.001 * 3_f64.powi(index as i32), "batch_size": 32 << index,
+                "momentum": 0.1 * index as f64, "schedule": schedule });
+            json!({ "settings": settings, "values": [value] })
+        };
+        let best = (0..values.len()).min_by(|&a, &b| values[a].unwrap_or(9.0).total_cmp(&values[b].unwrap_or(9.0)));
+        let optimizer = json!({
+            "label": "sgd",
+            "searched": [
+                { "name": "learning_rate", "from": 1e-4, "to": 1.0, "log": true },
+                { "name": "batch_size", "from": 32.0, "to": 1024.0, "log": true },
+                { "name": "momentum", "from": 0.0, "to": 0.99, "log": false },
+                { "name": "schedule", "among": ["constant", "cosine"] },
+            ],
+            "trials": values.iter().enumerate().map(trial).collect::<Vec<_>>(),
+            "chosen": best.filter(|&index| values[index].is_some()),
+        });
+        serde_json::from_value(json!({
+            "experiment": "x", "metric": "validation_loss", "seconds": 20.0, "problems": ["higgs-sim, logistic"],
+            "optimizers": [optimizer],
+        }))
+        .unwrap()
+    }
+
+    fn scene(search: &Search) -> Option<Scene> {
+        draw(search, &search.optimizers[0], 0, (0, &search.problems[0]))
+    }
+
+    #[test]
+    fn no_text_leaves_the_figure_or_runs_into_another() {
+        let scene = scene(&search(&[Some(0.64), Some(0.638), None, Some(0.7), Some(1e6)])).unwrap();
+        let canvas = Rect::new(0.0, 0.0, scene.width, scene.height);
+        let texts: Vec<_> = scene.texts().collect();
+        for (index, (text, bounds)) in texts.iter().enumerate() {
+            assert!(canvas.contains(bounds), "{text} leaves the figure");
+            let other = texts[index + 1..].iter().find(|(_, other)| other.overlaps(bounds));
+            assert!(other.is_none(), "{text} runs into {other:?}");
+        }
+        let said: String = texts.iter().map(|(text, _)| *text).collect();
+        assert!(
+            said.contains("the chosen one of 5 trials") && said.contains("1 worse than the axis shows, 1 diverged")
+        );
+    }
+
+    #[test]
+    fn without_a_value_there_is_no_figure() {
+        assert!(scene(&search(&[None, None])).is_none());
+    }
+}
