@@ -95,7 +95,7 @@ pub fn draw(search: &Search, tuned: &Tuned, index: usize, (problem, name): (usiz
     if tuned.searched.is_empty() {
         return None;
     }
-    let columns = tuned.searched.len().min(3);
+    let columns = if tuned.searched.len() == 4 { 2 } else { tuned.searched.len().min(3) };
     let title = format!("{}: {} against each searched setting", tuned.label, search.metric.replace('_', " "));
     let mut scene = Scene::new([620.0, 820.0, 1120.0][columns - 1], &title);
     let subtitle = format!("{name} · {} of training a trial", units::seconds(search.seconds));
@@ -115,7 +115,7 @@ pub fn draw(search: &Search, tuned: &Tuned, index: usize, (problem, name): (usiz
         marks(&mut scene, frame, &y.scale, color, tuned, &points);
     }
     let below = figure::axis_titles(&mut scene, &grid, "", &y.title, ticks);
-    scene.height = figure::caption(&mut scene, &notes(tuned, &values, &y.scale), below) + MARGIN * 0.6;
+    scene.height = figure::caption(&mut scene, &notes(search, tuned, &values, &y.scale), below) + MARGIN * 0.6;
     Some(scene)
 }
 
@@ -237,7 +237,7 @@ fn worst_edge(frame: &Rect, tuned: &Tuned, y: &Scale, points: &dyn Fn(usize) -> 
     if best < 0.5 { frame.top + 7.0 } else { frame.bottom - 7.0 }
 }
 
-fn notes(tuned: &Tuned, values: &[Option<f64>], y: &Scale) -> Vec<String> {
+fn notes(search: &Search, tuned: &Tuned, values: &[Option<f64>], y: &Scale) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(chosen) = tuned.chosen {
         let settings = tuned.trials[chosen].settings.iter().map(|(name, value)| match value.as_f64() {
@@ -247,6 +247,9 @@ fn notes(tuned: &Tuned, values: &[Option<f64>], y: &Scale) -> Vec<String> {
         let settings = settings.collect::<Vec<_>>().join(", ");
         let value = values[chosen].map_or_else(String::new, |value| format!(", {}", units::significant(value, 5)));
         notes.push(format!("★ the chosen one of {} trials: {settings}{value}.", tuned.trials.len()));
+    }
+    if search.problems.len() > 1 {
+        notes.push(format!("It was chosen by its mean rank over all {} problems.", search.problems.len()));
     }
     let has_first = tuned.chosen != Some(0) && values.first().is_some_and(Option::is_some);
     notes.push(format!(

@@ -1,7 +1,7 @@
 //! The conformance suite: what every optimizer must hold, one from another crate included, on problems of a few rows.
 //!
 //! Each check answers with a [`Verdict`] and a sentence. A check runs under the optimizer's default settings and under
-//! every variation of one of them ([`variants`]), on the first generalized linear model and on the first network that
+//! every variation of one of them (`variants`), on the first generalized linear model and on the first network that
 //! offer what it needs.
 
 mod checks;

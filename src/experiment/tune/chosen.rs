@@ -79,15 +79,30 @@ fn enter(edits: &mut Edits<'_>, table: &Spanned<DeValue<'_>>, tuned: &Tuned) {
 }
 
 fn header(record: &Record) -> String {
-    format!(
-        "# Settings of optimizers chosen by `parsimony tune`: {} trials of {} for each, by {}, seed {}; tune.json beside\n\
-         # this file lists them all. {}\n",
+    comment(&format!(
+        "Settings of optimizers chosen by `parsimony tune`: {} trials of {} for each, by {}, seed {}; tune.json beside this file \
+         lists them all. {}",
         record.trials,
         readable_seconds(record.seconds),
         record.metric.replace('_', " "),
         record.seed,
         record.reproducibility()
-    )
+    ))
+}
+
+/// A text as lines of comment, no longer than people like to read.
+fn comment(text: &str) -> String {
+    const WIDTH: usize = 110;
+    let (mut lines, mut line) = (String::new(), String::from("#"));
+    for word in text.split_whitespace() {
+        if line.len() + word.len() >= WIDTH {
+            let _ = writeln!(lines, "{line}");
+            line = String::from("#");
+        }
+        let _ = write!(line, " {word}");
+    }
+    let _ = writeln!(lines, "{line}");
+    lines
 }
 
 /// That the text says what was chosen.

@@ -1,8 +1,8 @@
 //! Tuning: the same number of trials and the same seconds for every optimizer of an experiment, chosen on validation rows.
 //!
 //! A trial is a cell like any other: it runs in a process of its own, goes on after a kill, and is found again by its
-//! ID. Test rows are withheld from it altogether. What is searched, and at which points, is in [`space`]; which trial is
-//! chosen, in [`choice`]; the experiment file that comes of it, in [`chosen`].
+//! ID. Test rows are withheld from it altogether. What is searched, and at which points, is in `space`; which trial is
+//! chosen, in `choice`; the experiment file that comes of it, in `chosen`.
 
 mod choice;
 mod chosen;
