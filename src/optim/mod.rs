@@ -4,7 +4,10 @@ pub mod adamw;
 pub mod admm;
 pub mod hessian_free;
 pub mod irls;
+pub mod k_fac;
+pub mod muon;
 pub mod sgd;
+pub mod soap;
 mod state;
 mod stochastic;
 
@@ -127,5 +130,15 @@ pub fn minimize(
 /// The optimizers of this crate, in the order in which they are listed.
 #[must_use]
 pub fn registry() -> Vec<OptimizerEntry> {
-    vec![sgd::ENTRY, adamw::ENTRY, irls::ENTRY, irls::HEAD, admm::ENTRY, hessian_free::ENTRY]
+    vec![
+        sgd::ENTRY,
+        adamw::ENTRY,
+        muon::ENTRY,
+        soap::ENTRY,
+        k_fac::ENTRY,
+        irls::ENTRY,
+        irls::HEAD,
+        admm::ENTRY,
+        hessian_free::ENTRY,
+    ]
 }
