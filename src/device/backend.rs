@@ -193,6 +193,11 @@ pub trait Backend: Debug + Send + Sync {
     /// `t = factor H t` with the Hessian `H` of every example's loss in its outputs.
     fn loss_curvature(&self, loss: Loss, outputs: View<'_>, t: ViewMut<'_>, factor: f32);
 
+    /// `d loss/d o` at targets drawn from the distribution of which the loss is the negative log-likelihood, by the numbers in
+    /// `noise`: uniform ones, a row for each output (logistic) or one (softmax), or normal ones, a row for each output
+    /// (squared).
+    fn sampled_residual(&self, loss: Loss, outputs: View<'_>, noise: View<'_>, residual: ViewMut<'_>);
+
     /// Rows of a table as the columns of a matrix.
     fn load(&self, table: &Table, rows: Selection<'_>, out: ViewMut<'_>);
     /// Rows of a block of a job, a divisor of the rows that one thread sums up.
@@ -214,6 +219,16 @@ pub trait Backend: Debug + Send + Sync {
     /// # Errors
     /// If the iteration does not converge.
     fn symmetric_eigen(&self, a: View<'_>) -> Result<(Array, Array)>;
+    /// The inverse of a symmetric matrix with `ridge` added to its diagonal, found in `f64`.
+    ///
+    /// # Errors
+    /// If the sum is not positive definite.
+    fn inverse(&self, a: View<'_>, ridge: f64) -> Result<Array>;
+    /// The orthogonal factor `Q` of a square matrix `Q R`.
+    ///
+    /// # Errors
+    /// If LAPACK refuses.
+    fn orthogonal_factor(&self, a: View<'_>) -> Result<Array>;
 }
 
 /// A device that is shared by everything that lives on it.

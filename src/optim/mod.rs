@@ -5,13 +5,16 @@ pub mod admm;
 mod descent;
 pub mod hessian_free;
 pub mod irls;
+pub mod k_fac;
 pub mod l_bfgs;
 mod line_search;
+pub mod muon;
 pub mod newton_cg;
 pub mod nonlinear_cg;
 pub mod saga;
 pub mod schedule_free;
 pub mod sgd;
+pub mod soap;
 mod state;
 mod stochastic;
 
@@ -179,6 +182,9 @@ pub fn registry() -> Vec<OptimizerEntry> {
         nonlinear_cg::ENTRY,
         newton_cg::ENTRY,
         saga::ENTRY,
+        muon::ENTRY,
+        soap::ENTRY,
+        k_fac::ENTRY,
         irls::ENTRY,
         irls::HEAD,
         admm::ENTRY,

@@ -9,15 +9,16 @@ mod settings;
 mod vector;
 
 pub use problem::{
-    Accuracy, Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, Gradient, HeadEquations, HeadSystem,
-    Information, NormalEquations, NormalSystem, Offer, Problem, RowResiduals, Rows, Separation, Smoothness,
-    SquaredGradients, Value,
+    Accuracy, Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, FactoredLayer, FisherTargets, Gradient,
+    HeadEquations, HeadSystem, Information, KroneckerFactors, KroneckerPair, NormalEquations, NormalSystem, Offer,
+    Problem, RowResiduals, Rows, Separation, Smoothness, SquaredGradients, Value,
 };
 pub use sampling::{Batch, Sampler, Stream, draw_rows, stream};
 pub use settings::{Search, Setting, SettingRange, SettingValue, Settings, did_you_mean};
 pub use vector::{Block, Layout, Vector};
 
 use crate::error::{Error, Result};
+use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -67,6 +68,8 @@ pub struct Oracle<'a> {
     counters: Counters,
     sampler: Sampler,
     rng: ChaCha8Rng,
+    /// Where the targets of a step's Fisher matrix begin: never moved, so that they follow from seed and step alone.
+    targets: ChaCha8Rng,
     notes: BTreeMap<String, f64>,
     findings: Vec<Finding>,
     step: u64,
@@ -91,6 +94,7 @@ impl<'a> Oracle<'a> {
             counters: Counters::default(),
             sampler: Sampler::new(seed, problem.rows(), block_rows),
             rng: stream(seed, Stream::Optimizer),
+            targets: stream(seed, Stream::Targets),
             notes: BTreeMap::new(),
             findings: Vec::new(),
             step: 0,
@@ -108,6 +112,12 @@ impl<'a> Oracle<'a> {
     #[must_use]
     pub fn coordinate_names(&self) -> Vec<String> {
         self.problem.coordinate_names()
+    }
+
+    /// Names of the blocks that are matrices from units to hidden units.
+    #[must_use]
+    pub fn hidden_matrices(&self) -> Vec<String> {
+        self.problem.hidden_matrices()
     }
 
     /// The optimizer's current step, counted from 1.
@@ -221,6 +231,11 @@ impl<'a> Oracle<'a> {
     /// Counts linear algebra that an optimizer does on its own: `flops` operations of one factorization and solve.
     pub fn count_solve(&mut self, flops: f64) {
         self.counters.solves += 1;
+        self.counters.flops += flops;
+    }
+
+    /// Counts products of matrices that an optimizer forms on its own.
+    pub fn count_flops(&mut self, flops: f64) {
         self.counters.flops += flops;
     }
 
@@ -354,6 +369,35 @@ impl<'a> Oracle<'a> {
     pub fn head_system(&mut self, at: &Vector, rows: Rows<'_>) -> Result<HeadSystem> {
         let answer = self.declared(Capability::HeadEquations, self.problem.head_equations())?.head_system(at, rows)?;
         self.counters.normal_systems += 1;
+        self.counters.gradients += 1;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
+    fn factors(&self) -> Result<&'a dyn KroneckerFactors> {
+        let problem = self.problem;
+        self.declared(Capability::KroneckerFactors, problem.kronecker_factors())
+    }
+
+    /// The layers that have Kronecker factors, and the strength of the ridge on their weights.
+    ///
+    /// # Errors
+    /// If undeclared or lacking.
+    pub fn factored_layers(&self) -> Result<(Vec<FactoredLayer>, f64)> {
+        let factors = self.factors()?;
+        Ok((factors.factored_layers(), factors.ridge()))
+    }
+
+    /// Kronecker factors of every layer at a point: with `drawn` at targets from the model's distribution, anew each step
+    /// and from a random stream of their own, else at the data's.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn kronecker_factors(&mut self, at: &Vector, rows: Rows<'_>, drawn: bool) -> Result<Vec<KroneckerPair>> {
+        let mut rng = self.targets.clone();
+        rng.set_word_pos(2 * u128::from(self.step));
+        let targets = if drawn { FisherTargets::Drawn(rng.next_u64()) } else { FisherTargets::Data };
+        let answer = self.factors()?.factors(at, rows, targets)?;
         self.counters.gradients += 1;
         self.count(answer.cost);
         Ok(answer.value)

@@ -243,6 +243,10 @@ impl Backend for Cpu {
         losses::curvature(loss, rect(outputs), rect_mut(t), factor, self.parallel);
     }
 
+    fn sampled_residual(&self, loss: Loss, outputs: View<'_>, noise: View<'_>, residual: ViewMut<'_>) {
+        losses::sampled_residual(loss, rect(outputs), rect(noise), rect_mut(residual));
+    }
+
     fn load(&self, table: &Table, rows: Selection<'_>, out: ViewMut<'_>) {
         let RectMut { values: to, rows: columns, columns: count, stride } = rect_mut(out);
         assert!(columns == table.columns() && count == rows.len(), "a {columns} x {count} view for rows of {table:?}");
@@ -338,5 +342,20 @@ impl Backend for Cpu {
     fn symmetric_eigen(&self, a: View<'_>) -> Result<(Array, Array)> {
         let (eigenvalues, vectors) = linalg::symmetric_eigen(&to_f64(a))?;
         Ok((from_f64(eigenvalues.iter()), from_f64(vectors.iter())))
+    }
+
+    fn inverse(&self, a: View<'_>, ridge: f64) -> Result<Array> {
+        let mut matrix = to_f64(a);
+        matrix.diag_mut().mapv_inplace(|v| v + ridge);
+        Ok(from_f64(linalg::positive_inverse(&matrix)?.iter()))
+    }
+
+    fn orthogonal_factor(&self, a: View<'_>) -> Result<Array> {
+        let rect = rect(a);
+        let matrix = Array2::from_shape_fn((rect.rows, rect.columns), |(i, j)| rect.row(i)[j]);
+        let factor = linalg::orthogonal_factor(matrix)?;
+        let mut buffer = Buffer::new(factor.len());
+        buffer.iter_mut().zip(&factor).for_each(|(to, &from)| *to = from);
+        Ok(Array { storage: Storage::Cpu(buffer) })
     }
 }

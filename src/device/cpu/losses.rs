@@ -203,6 +203,61 @@ impl WithSimd for Softmax<'_> {
     }
 }
 
+struct SampledSoftmax<'a> {
+    outputs: Rect<'a>,
+    uniform: &'a [f32],
+    residual: RectMut<'a>,
+}
+
+impl WithSimd for SampledSoftmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { outputs: o, uniform, residual } = self;
+        let mut p = vec![0.0; o.rows * TILE];
+        for start in (0..o.columns).step_by(TILE) {
+            let width = TILE.min(o.columns - start);
+            probabilities::<S>(o, start, width, &mut p);
+            // The class at which the sum of probabilities passes the uniform number; by rounding the last one.
+            let mut rest = [0.0; TILE];
+            rest[..width].copy_from_slice(&uniform[start..start + width]);
+            let mut is_open = [true; TILE];
+            for (k, p) in p.chunks_exact(TILE).enumerate() {
+                let to = &mut residual.values[k * residual.stride + start..][..width];
+                for j in 0..width {
+                    rest[j] -= p[j];
+                    let is_class = is_open[j] && (rest[j] < 0.0 || k + 1 == o.rows);
+                    is_open[j] &= !is_class;
+                    to[j] = p[j] - if is_class { 1.0 } else { 0.0 };
+                }
+            }
+        }
+    }
+}
+
+/// Residuals at targets drawn from the model's own distribution, see
+/// [`Backend::sampled_residual`](crate::device::Backend::sampled_residual); the hinge has no distribution and none.
+pub(super) fn sampled_residual(loss: Loss, outputs: Rect<'_>, noise: Rect<'_>, residual: RectMut<'_>) {
+    let rows = |residual: RectMut<'_>, f: fn(f32, f32) -> f32| {
+        let (columns, stride) = (residual.columns, residual.stride);
+        for (i, row) in residual.values.chunks_mut(stride).enumerate() {
+            let numbers = outputs.row(i).iter().zip(noise.row(i));
+            row[..columns].iter_mut().zip(numbers).for_each(|(to, (&o, &u))| *to = f(o, u));
+        }
+    };
+    match loss {
+        Loss::Logistic => rows(residual, |o, u| {
+            let p = 1.0 / (1.0 + (-o).exp());
+            if u < p { p - 1.0 } else { p }
+        }),
+        // y = o + u.
+        Loss::Squared => rows(residual, |_, u| -u),
+        Loss::Softmax => Arch::new().dispatch(SampledSoftmax { outputs, uniform: noise.row(0), residual }),
+        Loss::Hinge => rows(residual, |_, _| 0.0),
+    }
+}
+
 /// The sum of losses; residuals times a factor where asked.
 pub(super) fn loss(
     loss: Loss,

@@ -8,6 +8,7 @@
 mod curvature;
 mod head;
 mod initialization;
+mod kronecker;
 mod layer;
 mod predictor;
 mod stack;
@@ -19,8 +20,8 @@ use crate::device::{Activation, Array, Device, Loss, Panels, Selection, Table};
 use crate::error::{Error, Result};
 use crate::measure::metrics::area_under_curve;
 use crate::oracle::{
-    Answer, Consensus, Cost, Curvature, Gradient, HeadEquations, Layout, NormalEquations, Offer, Problem, Rows,
-    Setting, Settings, SquaredGradients, Value, Vector,
+    Answer, Consensus, Cost, Curvature, Gradient, HeadEquations, KroneckerFactors, Layout, NormalEquations, Offer,
+    Problem, Rows, Setting, Settings, SquaredGradients, Value, Vector,
 };
 use initialization::Initialization;
 use ndarray::Array2;
@@ -435,6 +436,10 @@ impl Problem for Network {
         self.cost(self.train.rows.len(), 2.0, 1.0).flops
     }
 
+    fn hidden_matrices(&self) -> Vec<String> {
+        (1..self.stack.layers.len()).map(|l| format!("layer{l}.weight")).collect()
+    }
+
     fn initial(&self, rng: &mut ChaCha8Rng) -> Vector {
         self.start(rng).unwrap_or_else(|_| {
             // Inputs that are not finite: the first value will say so.
@@ -467,6 +472,10 @@ impl Problem for Network {
 
     fn head_equations(&self) -> Offer<&dyn HeadEquations> {
         self.head()
+    }
+
+    fn kronecker_factors(&self) -> Offer<&dyn KroneckerFactors> {
+        self.factored()
     }
 
     fn consensus(&self) -> Offer<&dyn Consensus> {

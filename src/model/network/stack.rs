@@ -263,20 +263,36 @@ impl Stack {
         sum: &mut Array,
         keep: bool,
     ) {
-        let (mut here, mut there) = (0, 1);
-        for (l, layer) in self.layers.iter().enumerate().rev() {
-            let x = if l == 0 { &pass.inputs } else { &pass.values[l - 1] };
+        self.descend(device, at, pass, flow, columns, |l, flow, here| {
+            let (layer, x) = (&self.layers[l], pass.below(l, columns));
             let d = flow.sheets[here].part(layer.outputs, columns);
             if squared {
                 let new = || [(); 2].map(|()| Sheet::new(&self.device, self.widest(), flow.rows));
                 let [d2, x2] = flow.squares.get_or_insert_with(new);
                 device.squares(d2.part_mut(layer.outputs, columns), d);
-                device.squares(x2.part_mut(layer.inputs, columns), x.view(columns));
+                device.squares(x2.part_mut(layer.inputs, columns), x);
                 let (d2, x2) = (d2.part(layer.outputs, columns), x2.part(layer.inputs, columns));
                 layer.gradient(device, d2, x2, sum, keep);
             } else {
-                layer.gradient(device, d, x.view(columns), sum, keep);
+                layer.gradient(device, d, x, sum, keep);
             }
+        });
+    }
+
+    /// Sends the derivative in `flow` down. `visit` meets every layer by its number, from the last one down, with the flow and
+    /// which of its sheets then holds the derivative in that layer's linear outputs.
+    fn descend(
+        &self,
+        device: &dyn Backend,
+        at: &Array,
+        pass: &Pass,
+        flow: &mut Flow,
+        columns: usize,
+        mut visit: impl FnMut(usize, &mut Flow, usize),
+    ) {
+        let (mut here, mut there) = (0, 1);
+        for (l, layer) in self.layers.iter().enumerate().rev() {
+            visit(l, flow, here);
             if l > 0 {
                 let [first, second] = &mut flow.sheets;
                 let (from, to) = if here == 0 { (first, second) } else { (second, first) };
@@ -292,6 +308,58 @@ impl Stack {
                 std::mem::swap(&mut here, &mut there);
             }
         }
+    }
+
+    /// Sends the derivative in `flow` down; for every layer the sum of `x x'`, without its last column and corner, and the
+    /// sum of `d d'` go to `sum` one after another, added with `keep`.
+    pub fn second_moments(
+        &self,
+        device: &dyn Backend,
+        at: &Array,
+        work: &mut Work,
+        columns: usize,
+        sum: &mut Array,
+        keep: bool,
+    ) {
+        let Work { pass, flow } = work;
+        let places = self.moments();
+        self.descend(device, at, pass, flow, columns, |l, flow, here| {
+            let (layer, x) = (&self.layers[l], pass.below(l, columns));
+            let d = flow.sheets[here].part(layer.outputs, columns);
+            let ([of_x, of_d], size) = (places[l], layer.inputs + 1);
+            device.product(sum.strided_mut(of_x, layer.inputs, layer.inputs, size), keep, x, x.t());
+            device.row_sums(sum.view_mut(of_x + layer.inputs * size, 1, layer.inputs), keep, x);
+            device.product(sum.view_mut(of_d, layer.outputs, layer.outputs), keep, d, d.t());
+        });
+    }
+
+    /// Where the second moments of every layer's inputs and derivatives begin in the sum of [`Stack::second_moments`].
+    pub fn moments(&self) -> Vec<[usize; 2]> {
+        let mut end = 0;
+        let place = |layer: &Dense| {
+            let of_x = end;
+            let of_d = of_x + (layer.inputs + 1).pow(2);
+            end = of_d + layer.outputs.pow(2);
+            [of_x, of_d]
+        };
+        self.layers.iter().map(place).collect()
+    }
+
+    /// The derivative of every example's loss in the last layer's linear outputs into `flow`, at targets that the model itself
+    /// draws by the numbers in `noise`, `units x columns`.
+    pub fn drawn_derivative(
+        &self,
+        device: &dyn Backend,
+        pass: &Pass,
+        flow: &mut Flow,
+        columns: usize,
+        (units, noise): (usize, &[f32]),
+    ) {
+        let [first, second] = &mut flow.sheets;
+        device.upload(second.part_mut(units, columns), noise);
+        let mut d = first.part_mut(self.outputs(), columns);
+        device.sampled_residual(self.loss, pass.outputs(columns), second.part(units, columns), d.again());
+        self.through_last_slopes(device, pass, d, columns);
     }
 
     /// The tangent of the outputs along `along`, into `flow`'s first sheet.
@@ -331,6 +399,11 @@ impl Pass {
     /// The last layer's values.
     pub fn outputs(&self, columns: usize) -> View<'_> {
         self.values[self.values.len() - 1].view(columns)
+    }
+
+    /// What layer `l` takes: the inputs, or the values of the layer below.
+    fn below(&self, l: usize, columns: usize) -> View<'_> {
+        if l == 0 { self.inputs.view(columns) } else { self.values[l - 1].view(columns) }
     }
 
     /// What the loss compares outputs with.
