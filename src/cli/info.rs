@@ -5,7 +5,7 @@ use crate::data::registry::{DatasetEntry, Kind, readable_bytes};
 use crate::error::{Error, Result};
 use crate::model::ModelEntry;
 use crate::optim::OptimizerEntry;
-use crate::oracle::{Setting, did_you_mean};
+use crate::oracle::{Search, Setting, did_you_mean};
 use crate::workbench::Workbench;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -57,6 +57,11 @@ fn settings_json(settings: &[Setting]) -> Value {
             "default": s.default_value(),
             "doc": s.doc,
             "logarithmic": s.logarithmic,
+            "search": match s.search {
+                Some(Search::Between(from, to)) => json!([from, to]),
+                Some(Search::Every) => json!("every"),
+                None => Value::Null,
+            },
         })
     };
     settings.iter().map(setting).collect()
@@ -88,6 +93,13 @@ pub fn model(entry: &ModelEntry) -> Value {
 fn settings_table(settings: &[Setting]) -> String {
     if settings.is_empty() {
         return "It has no settings.\n".into();
+    }
+    let row = |s: &Setting| [s.name.to_owned(), s.accepts(), s.default.to_owned(), s.searches(), s.doc.to_owned()];
+    if settings.iter().any(|setting| setting.search.is_some()) {
+        return output::table(
+            ["setting", "takes", "default", "tune searches", "what it does"],
+            settings.iter().map(row),
+        );
     }
     let row = |s: &Setting| [s.name.to_owned(), s.accepts(), s.default.to_owned(), s.doc.to_owned()];
     output::table(["setting", "takes", "default", "what it does"], settings.iter().map(row))

@@ -51,7 +51,7 @@ pub struct Arguments {
 const LEAST_MEMORY: u64 = 256 << 20;
 
 /// A number of bytes with a unit: `1GiB`, `800 MiB`, `2GB`.
-fn size(text: &str) -> std::result::Result<u64, String> {
+pub fn size(text: &str) -> std::result::Result<u64, String> {
     const UNITS: [(&str, f64); 6] = [
         ("KiB", 1024.0),
         ("MiB", 1_048_576.0),
@@ -76,7 +76,7 @@ fn size(text: &str) -> std::result::Result<u64, String> {
 pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
     let spec = load(workbench, &arguments.file)?;
     let folder = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(&spec.name));
-    let plan = plan(workbench, &spec)?;
+    let plan = with_import_bar(|progress| Plan::new(&spec, workbench, progress))?;
     if arguments.dry_run {
         show(&plan, &folder, arguments.format)?;
         return Ok(ExitCode::SUCCESS);
@@ -114,7 +114,7 @@ fn note(count: usize, what: &str) -> String {
 }
 
 /// The experiment in a file or, where there is no such file, the one of this name in this program.
-fn load(workbench: &Workbench, file: &Path) -> Result<Spec> {
+pub fn load(workbench: &Workbench, file: &Path) -> Result<Spec> {
     let name = file.to_string_lossy();
     match super::list::EXPERIMENTS.iter().find(|(known, _)| *known == name) {
         Some((name, text)) if !file.exists() => Spec::parse(text, Path::new(&format!("{name}.toml")), workbench),
@@ -122,8 +122,8 @@ fn load(workbench: &Workbench, file: &Path) -> Result<Spec> {
     }
 }
 
-/// Plans, with a bar while a large dataset is imported.
-fn plan(workbench: &Workbench, spec: &Spec) -> Result<Plan> {
+/// Plans, with a bar while a large dataset is imported; `plan` is told where to say how far that is.
+pub fn with_import_bar(plan: impl FnOnce(&dyn Fn(u64, u64)) -> Result<Plan>) -> Result<Plan> {
     let bar = ProgressBar::hidden();
     if let Ok(style) = ProgressStyle::with_template("importing {bar:24} {bytes} of {total_bytes}, {eta} left") {
         bar.set_style(style);
@@ -135,12 +135,12 @@ fn plan(workbench: &Workbench, spec: &Spec) -> Result<Plan> {
         bar.set_length(total);
         bar.set_position(done);
     };
-    let plan = Plan::new(spec, workbench, &progress);
+    let plan = plan(&progress);
     bar.finish_and_clear();
     plan
 }
 
-fn show(plan: &Plan, folder: &Path, format: Format) -> Result<()> {
+pub fn show(plan: &Plan, folder: &Path, format: Format) -> Result<()> {
     if format == Format::Json {
         return output::json(plan);
     }

@@ -146,7 +146,7 @@ impl Planner<'_> {
             let fits = match &mut fits {
                 Some(fits) => fits,
                 empty => {
-                    let data = model_data(&opened.table, &splits);
+                    let data = model_data(&opened.table, &splits.withholding(self.spec.withhold_test));
                     let fit = |point: &Point<'_, ModelEntry>| Fit::of((point.entry.build)(&data, &point.settings));
                     empty.insert(models.iter().map(fit).collect::<Result<_>>()?)
                 }
@@ -203,7 +203,7 @@ impl Planner<'_> {
         let seeds = if random && reason.is_none() { spec.seeds.len() } else { 1 };
         for (position, &seed) in spec.seeds.iter().take(seeds).enumerate() {
             // Seconds are left out: they truncate a cell and change none of its numbers.
-            let cell = content_hash(&json!({
+            let mut identity = json!({
                 "numerics": NUMERICS_VERSION,
                 "problem": problem,
                 "optimizer": optimizer.spec.name,
@@ -215,7 +215,11 @@ impl Planner<'_> {
                 "report": spec.report,
                 "evaluate": spec.evaluate,
                 "threads": spec.threads,
-            }));
+            });
+            if spec.withhold_test {
+                identity["test"] = "withheld".into();
+            }
+            let cell = content_hash(&identity);
             let origin = Origin {
                 places: [&optimizer.spec.place, &model.spec.place, &entry.place].map(Clone::clone),
                 labels: [&optimizer_record.label, &model_record.label, &dataset.label].map(Clone::clone),
@@ -243,6 +247,7 @@ impl Planner<'_> {
                 report: spec.report,
                 evaluate: spec.evaluate,
                 threads: spec.threads,
+                withhold_test: spec.withhold_test,
             };
             match &reason {
                 Some(reason) => self.plan.skipped.push(Skipped { cell: config, reason: reason.clone() }),

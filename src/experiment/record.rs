@@ -88,6 +88,9 @@ pub struct CellConfig {
     pub evaluate: Schedule,
     /// Threads.
     pub threads: usize,
+    /// Whether it is given no test rows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withhold_test: bool,
 }
 
 /// How a cell ended.

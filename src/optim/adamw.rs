@@ -13,7 +13,7 @@
 use super::stochastic::{
     AVERAGE, AVERAGE_FROM, BATCH_SIZE, HORIZON, Minibatches, Pace, SCHEDULE, Schedule, TailAverage, WARM_UP,
 };
-use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
+use super::{Optimizer, OptimizerEntry, Promises, Size, StateVisitor, Step};
 use crate::device::AdamStep;
 use crate::error::Result;
 use crate::oracle::{Block, Capability, Oracle, Setting, Settings, Vector};
@@ -27,7 +27,7 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
     needs: &[Capability::Gradient],
     stochastic: true,
     settings: &[
-        Setting::real("learning_rate", "1e-3", 0.0, f64::INFINITY, "step size at the start").log(),
+        Setting::real("learning_rate", "1e-3", 0.0, f64::INFINITY, "step size at the start").log().search(1e-5, 1e-1),
         BATCH_SIZE,
         BETA1,
         BETA2,
@@ -157,6 +157,11 @@ impl Optimizer for AdamW {
 
     fn reported<'a>(&'a self, parameters: &'a Vector) -> &'a Vector {
         self.tail.reported(parameters)
+    }
+
+    fn promises(&self, size: &Size<'_>) -> Promises {
+        // With a constant step size it ends in the noise of its minibatches.
+        Promises { convex_gap: 1e-2, step_gradients: Some(self.batches.share_of(size.rows)) }
     }
 
     fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {

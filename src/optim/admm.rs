@@ -5,7 +5,7 @@
 //! replaced by `alpha x_i + (1 - alpha) z` in the last two (over-relaxation, section 3.4.3). The penalty follows
 //! the balance of primal and dual residuals (section 3.4.1); when `rho` changes, `u` is rescaled by old/new.
 
-use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
+use super::{Optimizer, OptimizerEntry, Promises, Size, StateVisitor, Step};
 use crate::error::Result;
 use crate::oracle::{Capability, Oracle, Setting, Settings, Vector};
 
@@ -18,8 +18,10 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
     stochastic: false,
     settings: &[
         Setting::whole("parts", "8", 1, 4096, "blocks of consecutive rows that are fitted apart"),
-        Setting::real("rho", "0.1", 1e-12, 1e12, "penalty at the start, divided by the number of parts").log(),
-        Setting::real("relaxation", "1.6", 0.1, 1.95, "alpha: above 1 over-relaxes"),
+        Setting::real("rho", "0.1", 1e-12, 1e12, "penalty at the start, divided by the number of parts")
+            .log()
+            .search(1e-3, 10.0),
+        Setting::real("relaxation", "1.6", 0.1, 1.95, "alpha: above 1 over-relaxes").search(1.0, 1.9),
         Setting::switch("balance", "true", "let the penalty follow the residuals"),
         Setting::real("balance_ratio", "10", 1.0, f64::INFINITY, "mu: residuals this far apart change the penalty"),
         Setting::real("balance_factor", "2", 1.0, f64::INFINITY, "tau: by this factor"),
@@ -153,6 +155,11 @@ impl Optimizer for Admm {
             }
         }
         Ok(Step::Continue)
+    }
+
+    fn promises(&self, _: &Size<'_>) -> Promises {
+        // Local problems are solved to a tolerance: nothing bounds their work beforehand.
+        Promises { convex_gap: 1e-8, step_gradients: None }
     }
 
     fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {

@@ -7,8 +7,8 @@
 //! positive curvature is left out. Value and gradient are those of all rows.
 
 use super::descent::{Descent, TOLERANCE, no_lower_point};
-use super::line_search::Line;
-use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
+use super::line_search::{Line, MOST_EVALUATIONS};
+use super::{Optimizer, OptimizerEntry, Promises, Size, StateVisitor, Step};
 use crate::error::Result;
 use crate::oracle::{Capability, Oracle, Setting, Settings, Vector};
 
@@ -130,6 +130,11 @@ impl Optimizer for Lbfgs {
         change.axpby(-1.0, 1.0, self.descent.gradient());
         self.remember(direction, change);
         Ok(outcome)
+    }
+
+    fn promises(&self, _: &Size<'_>) -> Promises {
+        // The first step begins with the gradient at the start.
+        Promises { convex_gap: 1e-8, step_gradients: Some(1.0 + MOST_EVALUATIONS as f64) }
     }
 
     fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {

@@ -17,7 +17,7 @@ const SUFFICIENT: f64 = 1e-4;
 /// A share of the value that may be the rounding of its sums.
 pub(super) const ROUNDING: f64 = 1e-8;
 /// Evaluations of one search.
-const MOST_EVALUATIONS: u64 = 25;
+pub(super) const MOST_EVALUATIONS: u64 = 25;
 /// A bracket that is shorter than this share of its end cannot be told from a point.
 const SHORTEST_BRACKET: f64 = 1e-10;
 /// Each step outwards goes beyond the last by at least this share of their distance, at most to this multiple.
@@ -26,7 +26,7 @@ const MOST_GROWTH: f64 = 10.0;
 /// Distance from the bracket's ends, as a share of it, of a trial step that is moved inwards.
 const MARGIN: f64 = 0.1;
 /// A backtracking search gives up at this step.
-const SHORTEST_STEP: f64 = 1e-12;
+pub(super) const SHORTEST_STEP: f64 = 1e-12;
 
 /// The line that is searched.
 pub(super) struct Line<'a> {

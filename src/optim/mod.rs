@@ -18,7 +18,10 @@ mod stochastic;
 pub use state::{StateReader, StateVisitor, StateWriter};
 
 use crate::error::Result;
-use crate::oracle::{Capability, Counters, Finding, Oracle, Problem, Setting, Settings, Stream, Vector, stream};
+use crate::oracle::{
+    Capability, Counters, Finding, Layout, Oracle, Problem, Setting, Settings, Stream, Vector, stream,
+};
+use std::sync::Arc;
 
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +32,34 @@ pub enum Step {
     Converged(String),
     /// No further progress is possible, or no finite optimum exists; the reason in words.
     Stopped(String),
+}
+
+/// A problem's size, on which the cost of a step depends.
+#[derive(Debug, Clone, Copy)]
+pub struct Size<'a> {
+    /// Training rows.
+    pub rows: usize,
+    /// The parameters' blocks.
+    pub layout: &'a Arc<Layout>,
+    /// Floating-point operations of one gradient over all rows.
+    pub gradient_flops: f64,
+}
+
+/// What an optimizer promises under its settings; `parsimony check` holds it to that.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Promises {
+    /// How near the optimum of a small, well-conditioned convex problem it comes, as a share of the objective's fall from
+    /// the start to the optimum.
+    pub convex_gap: f64,
+    /// The most work of one step, in gradients over all rows ([`Oracle::gradient_equivalents`]); `None` where nothing is
+    /// promised.
+    pub step_gradients: Option<f64>,
+}
+
+impl Default for Promises {
+    fn default() -> Self {
+        Self { convex_gap: 1e-2, step_gradients: None }
+    }
 }
 
 /// Something that moves parameters by questions to an [`Oracle`].
@@ -52,6 +83,12 @@ pub trait Optimizer {
     /// The point to evaluate and report, where it is not the iterate itself (averages, consensus variables).
     fn reported<'a>(&'a self, parameters: &'a Vector) -> &'a Vector {
         parameters
+    }
+
+    /// What it promises on a problem of this size.
+    fn promises(&self, size: &Size<'_>) -> Promises {
+        let _ = size;
+        Promises::default()
     }
 
     /// Shows everything that outlives a step to the visitor, always in the same order: this one method saves,

@@ -8,8 +8,8 @@
 //! that of a batch linear, at a rate that the batch's size decides.
 
 use super::descent::{Descent, TOLERANCE, no_lower_point};
-use super::line_search::Line;
-use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
+use super::line_search::{Line, SHORTEST_STEP};
+use super::{Optimizer, OptimizerEntry, Promises, Size, StateVisitor, Step};
 use crate::error::Result;
 use crate::oracle::{Capability, CurvatureMatrix, Oracle, Rows, Setting, Settings, Vector};
 
@@ -99,6 +99,13 @@ impl Optimizer for NewtonCg {
         let Some(found) = line.backtrack(oracle)? else { return Ok(no_lower_point()) };
         let (_, outcome) = self.descent.advance(oracle, parameters, &direction, found)?;
         Ok(outcome)
+    }
+
+    fn promises(&self, _: &Size<'_>) -> Promises {
+        // The gradient at the start, a product an iteration (a gradient's forward and backward pass, and the tangent's), and
+        // halvings of the step.
+        let evaluations = 2.0 - SHORTEST_STEP.log2();
+        Promises { convex_gap: 1e-8, step_gradients: Some(1.0 + 2.0 * (self.cg_iterations as f64 + 1.0) + evaluations) }
     }
 
     fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {

@@ -16,7 +16,7 @@
 //! Once a pass `|theta - prox(theta - a m)| / a` is looked at; where it is below the tolerance, a pass over all rows makes `m`
 //! the gradient itself, which then decides.
 
-use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
+use super::{Optimizer, OptimizerEntry, Promises, Size, StateVisitor, Step};
 use crate::error::Result;
 use crate::oracle::{Batch, Capability, Oracle, Rows, Setting, Settings, Vector};
 use std::collections::BTreeSet;
@@ -122,6 +122,12 @@ impl Optimizer for Saga {
             }
         }
         Ok(Step::Continue)
+    }
+
+    fn promises(&self, size: &Size<'_>) -> Promises {
+        // The first step fills the table and looks for the step size; one at the end of a pass may fill it anew.
+        let batch = self.batch_size.min(size.rows) as f64 / size.rows as f64;
+        Promises { convex_gap: 1e-6, step_gradients: Some(batch + 4.0) }
     }
 
     fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {

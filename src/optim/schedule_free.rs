@@ -11,7 +11,7 @@
 
 use super::adamw::{BETA2, EPSILON, Moments, WEIGHT_DECAY};
 use super::stochastic::{BATCH_SIZE, Minibatches, Pace, Schedule, WARM_UP};
-use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
+use super::{Optimizer, OptimizerEntry, Promises, Size, StateVisitor, Step};
 use crate::error::Result;
 use crate::oracle::{Capability, Oracle, Setting, Settings, Vector};
 
@@ -23,7 +23,9 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
     needs: &[Capability::Gradient],
     stochastic: true,
     settings: &[
-        Setting::real("learning_rate", "2.5e-3", 0.0, f64::INFINITY, "step size after the warm-up").log(),
+        Setting::real("learning_rate", "2.5e-3", 0.0, f64::INFINITY, "step size after the warm-up")
+            .log()
+            .search(1e-5, 1e-1),
         BATCH_SIZE,
         Setting::real("beta1", "0.9", 0.0, 1.0, "where gradients are taken: this share of the average, the rest base"),
         BETA2,
@@ -83,6 +85,11 @@ impl Optimizer for ScheduleFree {
         let share = if self.weight > 0.0 { step_size * step_size / self.weight } else { 0.0 };
         parameters.axpby(1.0 - share, share, base);
         Ok(Step::Continue)
+    }
+
+    fn promises(&self, size: &Size<'_>) -> Promises {
+        // With a constant step size it ends in the noise of its minibatches.
+        Promises { convex_gap: 1e-2, step_gradients: Some(self.batches.share_of(size.rows)) }
     }
 
     fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {

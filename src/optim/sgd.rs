@@ -8,7 +8,7 @@
 use super::stochastic::{
     AVERAGE, AVERAGE_FROM, BATCH_SIZE, HORIZON, Minibatches, Pace, SCHEDULE, Schedule, TailAverage, WARM_UP,
 };
-use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
+use super::{Optimizer, OptimizerEntry, Promises, Size, StateVisitor, Step};
 use crate::error::Result;
 use crate::oracle::{Capability, Oracle, Setting, Settings, Vector};
 
@@ -20,9 +20,9 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
     needs: &[Capability::Gradient],
     stochastic: true,
     settings: &[
-        Setting::real("learning_rate", "0.1", 0.0, f64::INFINITY, "step size at the start").log(),
+        Setting::real("learning_rate", "0.1", 0.0, f64::INFINITY, "step size at the start").log().search(1e-4, 1.0),
         BATCH_SIZE,
-        Setting::real("momentum", "0.9", 0.0, 0.999_999, "mu: share of the last step that is kept"),
+        Setting::real("momentum", "0.9", 0.0, 0.999_999, "mu: share of the last step that is kept").search(0.0, 0.99),
         Setting::switch("nesterov", "false", "look ahead along the momentum"),
         SCHEDULE,
         HORIZON,
@@ -81,6 +81,11 @@ impl Optimizer for Sgd {
 
     fn reported<'a>(&'a self, parameters: &'a Vector) -> &'a Vector {
         self.tail.reported(parameters)
+    }
+
+    fn promises(&self, size: &Size<'_>) -> Promises {
+        // With a constant step size it ends in the noise of its minibatches.
+        Promises { convex_gap: 1e-2, step_gradients: Some(self.batches.share_of(size.rows)) }
     }
 
     fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {

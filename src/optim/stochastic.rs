@@ -5,14 +5,16 @@ use crate::error::Result;
 use crate::oracle::{Oracle, Rows, Setting, Settings, Vector};
 
 /// Rows of a minibatch.
-pub(super) const BATCH_SIZE: Setting = Setting::whole("batch_size", "256", 1, 1 << 40, "rows per step").log();
+pub(super) const BATCH_SIZE: Setting =
+    Setting::whole("batch_size", "256", 1, 1 << 40, "rows per step").log().search(32.0, 1024.0);
 /// The schedule, its time scale and the warm-up, for [`Schedule::new`].
 pub(super) const SCHEDULE: Setting = Setting::choice(
     "schedule",
     "constant",
     &["constant", "inverse", "cosine"],
     "step size over passes t: constant; inverse: 1/(1 + t/horizon); cosine: to zero at the horizon",
-);
+)
+.search_every();
 pub(super) const HORIZON: Setting =
     Setting::real("horizon", "20", 1e-9, f64::INFINITY, "passes: the time scale of the schedule").log();
 pub(super) const WARM_UP: Setting =
@@ -90,6 +92,11 @@ impl Minibatches {
             taken: 0,
             gradient: None,
         }
+    }
+
+    /// What a step costs, in gradients over all rows, where there are so many.
+    pub(super) fn share_of(&self, rows: usize) -> f64 {
+        self.batch_size.min(rows) as f64 / rows as f64
     }
 
     /// The gradient at a point on the next minibatch; notes step size and objective.

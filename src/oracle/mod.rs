@@ -14,13 +14,14 @@ pub use problem::{
     SquaredGradients, Value,
 };
 pub use sampling::{Batch, Sampler, Stream, draw_rows, stream};
-pub use settings::{Setting, SettingRange, SettingValue, Settings, did_you_mean};
+pub use settings::{Search, Setting, SettingRange, SettingValue, Settings, did_you_mean};
 pub use vector::{Block, Layout, Vector};
 
 use crate::error::{Error, Result};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What has been asked so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -69,6 +70,7 @@ pub struct Oracle<'a> {
     notes: BTreeMap<String, f64>,
     findings: Vec<Finding>,
     step: u64,
+    undeclared: RefCell<BTreeSet<Capability>>,
 }
 
 impl<'a> Oracle<'a> {
@@ -92,6 +94,7 @@ impl<'a> Oracle<'a> {
             notes: BTreeMap::new(),
             findings: Vec::new(),
             step: 0,
+            undeclared: RefCell::default(),
         }
     }
 
@@ -192,6 +195,7 @@ impl<'a> Oracle<'a> {
 
     fn declared<T>(&self, capability: Capability, offer: Offer<T>) -> Result<T> {
         let reason = if !self.declared.contains(&capability) {
+            self.undeclared.borrow_mut().insert(capability);
             format!("it asked for the {capability}, which it did not declare among its needs")
         } else {
             match offer {
@@ -200,6 +204,12 @@ impl<'a> Oracle<'a> {
             }
         };
         Err(Error::Unsupported { optimizer: self.optimizer.clone(), problem: "this problem".into(), reason })
+    }
+
+    /// Capabilities that were asked for, and refused, because the optimizer did not declare them.
+    #[must_use]
+    pub fn undeclared(&self) -> BTreeSet<Capability> {
+        self.undeclared.borrow().clone()
     }
 
     fn count(&mut self, cost: Cost) {

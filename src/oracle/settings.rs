@@ -45,6 +45,15 @@ impl fmt::Display for SettingValue {
     }
 }
 
+/// Where a search for a good value of a hyperparameter looks (`parsimony tune`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Search {
+    /// From the first number to the second, both included; evenly in the logarithm where the setting is logarithmic.
+    Between(f64, f64),
+    /// At every word, or at both true and false.
+    Every,
+}
+
 /// The declaration of one hyperparameter.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
@@ -58,19 +67,21 @@ pub struct Setting {
     pub default: &'static str,
     /// Whether a search over it should be logarithmic.
     pub logarithmic: bool,
+    /// Where a search looks; `None` for a setting that is left alone unless an experiment file says otherwise.
+    pub search: Option<Search>,
 }
 
 impl Setting {
     /// A real number in a range.
     #[must_use]
     pub const fn real(name: &'static str, default: &'static str, low: f64, high: f64, doc: &'static str) -> Self {
-        Self { name, doc, range: SettingRange::Real(low, high), default, logarithmic: false }
+        Self { name, doc, range: SettingRange::Real(low, high), default, logarithmic: false, search: None }
     }
 
     /// A whole number in a range.
     #[must_use]
     pub const fn whole(name: &'static str, default: &'static str, low: i64, high: i64, doc: &'static str) -> Self {
-        Self { name, doc, range: SettingRange::Whole(low, high), default, logarithmic: false }
+        Self { name, doc, range: SettingRange::Whole(low, high), default, logarithmic: false, search: None }
     }
 
     /// One of several words.
@@ -81,25 +92,39 @@ impl Setting {
         words: &'static [&'static str],
         doc: &'static str,
     ) -> Self {
-        Self { name, doc, range: SettingRange::Choice(words), default, logarithmic: false }
+        Self { name, doc, range: SettingRange::Choice(words), default, logarithmic: false, search: None }
     }
 
     /// True or false.
     #[must_use]
     pub const fn switch(name: &'static str, default: &'static str, doc: &'static str) -> Self {
-        Self { name, doc, range: SettingRange::Switch, default, logarithmic: false }
+        Self { name, doc, range: SettingRange::Switch, default, logarithmic: false, search: None }
     }
 
     /// Widths of layers.
     #[must_use]
     pub const fn widths(name: &'static str, default: &'static str, doc: &'static str) -> Self {
-        Self { name, doc, range: SettingRange::Widths, default, logarithmic: false }
+        Self { name, doc, range: SettingRange::Widths, default, logarithmic: false, search: None }
     }
 
     /// The same, to be searched on a logarithmic scale.
     #[must_use]
     pub const fn log(mut self) -> Self {
         self.logarithmic = true;
+        self
+    }
+
+    /// The same, to be searched from `low` to `high`.
+    #[must_use]
+    pub const fn search(mut self, low: f64, high: f64) -> Self {
+        self.search = Some(Search::Between(low, high));
+        self
+    }
+
+    /// The same, to be searched at every word, or at both true and false.
+    #[must_use]
+    pub const fn search_every(mut self) -> Self {
+        self.search = Some(Search::Every);
         self
     }
 
@@ -121,6 +146,18 @@ impl Setting {
         }
     }
 
+    /// What a search looks at, in words; empty where the setting is left alone.
+    #[must_use]
+    pub fn searches(&self) -> String {
+        match self.search {
+            Some(Search::Between(low, high)) => {
+                format!("{low} to {high}{}", if self.logarithmic { " (log)" } else { "" })
+            }
+            Some(Search::Every) => "all".into(),
+            None => String::new(),
+        }
+    }
+
     /// The default as a value.
     ///
     /// # Panics
@@ -135,7 +172,9 @@ impl Setting {
         }
     }
 
-    fn check(&self, value: &SettingValue) -> Option<SettingValue> {
+    /// The value as the setting holds it, if it accepts it.
+    #[must_use]
+    pub fn check(&self, value: &SettingValue) -> Option<SettingValue> {
         match (self.range, value) {
             (SettingRange::Real(low, high), SettingValue::Real(v)) if v.is_finite() && (low..=high).contains(v) => {
                 Some(value.clone())

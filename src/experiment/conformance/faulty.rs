@@ -1,0 +1,203 @@
+//! A problem whose answers are no numbers any more after so many of them.
+
+use crate::error::Result;
+use crate::oracle::{
+    Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, Gradient, HeadEquations, HeadSystem, Information,
+    Layout, NormalEquations, NormalSystem, Offer, Problem, Rows, Separation, SquaredGradients, Value, Vector,
+};
+use rand_chacha::ChaCha8Rng;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Another problem's answers, the first `good` of them as they are, all later ones NaN.
+pub struct Faulty<'a> {
+    inner: &'a dyn Problem,
+    good: u64,
+    answers: AtomicU64,
+}
+
+impl<'a> Faulty<'a> {
+    /// Spoils all but the first `good` answers of a problem.
+    pub fn new(inner: &'a dyn Problem, good: u64) -> Self {
+        Self { inner, good, answers: AtomicU64::new(0) }
+    }
+
+    /// Answers so far.
+    pub fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// A capability that this file has no faulty form of.
+    pub fn unknown(&self, needs: &[Capability]) -> Option<Capability> {
+        needs.iter().copied().find(|&need| self.inner.offers(need).is_ok() && self.offers(need).is_err())
+    }
+
+    /// Counts an answer; true if it is to be spoilt.
+    fn spoils(&self) -> bool {
+        self.answers.fetch_add(1, Ordering::Relaxed) >= self.good
+    }
+}
+
+impl Problem for Faulty<'_> {
+    fn layout(&self) -> &Arc<Layout> {
+        self.inner.layout()
+    }
+    fn rows(&self) -> usize {
+        self.inner.rows()
+    }
+    fn gradient_flops(&self) -> f64 {
+        self.inner.gradient_flops()
+    }
+    fn coordinate_names(&self) -> Vec<String> {
+        self.inner.coordinate_names()
+    }
+    fn initial(&self, rng: &mut ChaCha8Rng) -> Vector {
+        self.inner.initial(rng)
+    }
+    fn value(&self) -> Offer<&dyn Value> {
+        self.inner.value().map(|_| self as &dyn Value)
+    }
+    fn gradient(&self) -> Offer<&dyn Gradient> {
+        self.inner.gradient().map(|_| self as &dyn Gradient)
+    }
+    fn curvature(&self) -> Offer<&dyn Curvature> {
+        self.inner.curvature().map(|_| self as &dyn Curvature)
+    }
+    fn squared_gradients(&self) -> Offer<&dyn SquaredGradients> {
+        self.inner.squared_gradients().map(|_| self as &dyn SquaredGradients)
+    }
+    fn normal_equations(&self) -> Offer<&dyn NormalEquations> {
+        self.inner.normal_equations().map(|_| self as &dyn NormalEquations)
+    }
+    fn head_equations(&self) -> Offer<&dyn HeadEquations> {
+        self.inner.head_equations().map(|_| self as &dyn HeadEquations)
+    }
+    fn consensus(&self) -> Offer<&dyn Consensus> {
+        self.inner.consensus().map(|_| self as &dyn Consensus)
+    }
+}
+
+/// What the problem behind offers: whoever asks has been offered it.
+fn offered<T>(offer: Offer<T>) -> Result<T> {
+    offer.map_err(crate::error::Error::Numeric)
+}
+
+impl Value for Faulty<'_> {
+    fn value(&self, at: &Vector, rows: Rows<'_>) -> Result<Answer<f64>> {
+        let mut answer = offered(self.inner.value())?.value(at, rows)?;
+        if self.spoils() {
+            answer.value = f64::NAN;
+        }
+        Ok(answer)
+    }
+}
+
+impl Gradient for Faulty<'_> {
+    fn value_and_gradient(&self, at: &Vector, rows: Rows<'_>, gradient: &mut Vector) -> Result<Answer<f64>> {
+        let mut answer = offered(self.inner.gradient())?.value_and_gradient(at, rows, gradient)?;
+        if self.spoils() {
+            answer.value = f64::NAN;
+            gradient.fill(f64::NAN);
+        }
+        Ok(answer)
+    }
+}
+
+struct FaultyMatrix<'a> {
+    inner: Box<dyn CurvatureMatrix + 'a>,
+    problem: &'a Faulty<'a>,
+}
+
+impl CurvatureMatrix for FaultyMatrix<'_> {
+    fn multiply(&self, v: &Vector, product: &mut Vector) -> Result<Cost> {
+        let cost = self.inner.multiply(v, product)?;
+        if self.problem.spoils() {
+            product.fill(f64::NAN);
+        }
+        Ok(cost)
+    }
+}
+
+impl Curvature for Faulty<'_> {
+    fn curvature_at<'a>(&'a self, at: &Vector, rows: Rows<'a>) -> Result<Answer<Box<dyn CurvatureMatrix + 'a>>> {
+        let Answer { value: inner, cost } = offered(self.inner.curvature())?.curvature_at(at, rows)?;
+        Ok(Answer { value: Box::new(FaultyMatrix { inner, problem: self }), cost })
+    }
+}
+
+impl SquaredGradients for Faulty<'_> {
+    fn mean_squared_gradient(&self, at: &Vector, rows: Rows<'_>, squares: &mut Vector) -> Result<Cost> {
+        let cost = offered(self.inner.squared_gradients())?.mean_squared_gradient(at, rows, squares)?;
+        if self.spoils() {
+            squares.fill(f64::NAN);
+        }
+        Ok(cost)
+    }
+}
+
+impl NormalEquations for Faulty<'_> {
+    fn normal_system(&self, at: &Vector, rows: Rows<'_>, bound: bool) -> Result<Answer<NormalSystem>> {
+        let mut answer = offered(self.inner.normal_equations())?.normal_system(at, rows, bound)?;
+        if self.spoils() {
+            answer.value.value = f64::NAN;
+            answer.value.gradient.fill(f64::NAN);
+            match &mut answer.value.information {
+                Information::Dense(matrix) => matrix.fill(f64::NAN),
+                Information::KroneckerBound { right, .. } => right.fill(f64::NAN),
+            }
+        }
+        Ok(answer)
+    }
+    fn dense_limit(&self) -> usize {
+        self.inner.normal_equations().map_or(0, |equations| equations.dense_limit())
+    }
+    fn redundant_coordinates(&self) -> Vec<usize> {
+        self.inner.normal_equations().map_or_else(|_| Vec::new(), |equations| equations.redundant_coordinates())
+    }
+    fn dependent_coordinates(&self) -> Result<Answer<Vec<(usize, String)>>> {
+        offered(self.inner.normal_equations())?.dependent_coordinates()
+    }
+    fn separation(&self, at: &Vector, step: &Vector) -> Result<Answer<Option<Separation>>> {
+        offered(self.inner.normal_equations())?.separation(at, step)
+    }
+    fn largest_predictor(&self, at: &Vector) -> Result<Answer<f64>> {
+        offered(self.inner.normal_equations())?.largest_predictor(at)
+    }
+}
+
+impl HeadEquations for Faulty<'_> {
+    fn head_system(&self, at: &Vector, rows: Rows<'_>) -> Result<Answer<HeadSystem>> {
+        let mut answer = offered(self.inner.head_equations())?.head_system(at, rows)?;
+        if self.spoils() {
+            answer.value.value = f64::NAN;
+            answer.value.gradient.fill(f64::NAN);
+            answer.value.left.fill(f64::NAN);
+            answer.value.right.fill(f64::NAN);
+        }
+        Ok(answer)
+    }
+}
+
+impl Consensus for Faulty<'_> {
+    fn proximal_step(
+        &self,
+        part: usize,
+        of: usize,
+        anchor: &Vector,
+        rho: f64,
+        tolerance: f64,
+        x: &mut Vector,
+    ) -> Result<Cost> {
+        let consensus = offered(self.inner.consensus())?;
+        let cost = consensus.proximal_step(part, of, anchor, rho, tolerance, x)?;
+        if self.spoils() {
+            x.fill(f64::NAN);
+        }
+        Ok(cost)
+    }
+    fn proximal_regularizer(&self, weight: f64, v: &mut Vector) {
+        if let Ok(consensus) = self.inner.consensus() {
+            consensus.proximal_regularizer(weight, v);
+        }
+    }
+}
