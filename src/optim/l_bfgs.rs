@@ -70,9 +70,9 @@ impl Lbfgs {
         if let (Some(change), Some(product)) = (self.changes.last(), self.products.last()) {
             q.scale(product / change.dot(change));
         }
-        for i in 0..self.steps.len() {
-            let share = self.changes[i].dot(&q) / self.products[i];
-            q.axpy(shares[i] - share, &self.steps[i]);
+        for (i, share) in shares.iter().enumerate() {
+            let taken = self.changes[i].dot(&q) / self.products[i];
+            q.axpy(share - taken, &self.steps[i]);
         }
         q
     }
