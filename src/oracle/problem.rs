@@ -4,6 +4,7 @@
 //! optimizer names the [`Capability`]s it needs, a problem offers those it has, and says in words why it lacks
 //! another. Every answer carries its [`Cost`]; the [`Oracle`](super::Oracle) adds it up.
 
+use super::layers::LayerSplitting;
 use super::sampling::Batch;
 use super::vector::{Layout, Vector};
 use crate::error::Result;
@@ -31,11 +32,13 @@ pub enum Capability {
     HeadEquations,
     /// The sum of row blocks' losses plus a regularizer with a known proximal map.
     Consensus,
+    /// A network split layer by layer into constraints between activations and outputs.
+    Layers,
 }
 
 impl Capability {
     /// All capabilities.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Value,
         Self::Gradient,
         Self::CurvatureProduct,
@@ -43,6 +46,7 @@ impl Capability {
         Self::NormalEquations,
         Self::HeadEquations,
         Self::Consensus,
+        Self::Layers,
     ];
 }
 
@@ -56,6 +60,7 @@ impl fmt::Display for Capability {
             Self::NormalEquations => "normal equations",
             Self::HeadEquations => "normal equations of the last layer",
             Self::Consensus => "consensus splitting",
+            Self::Layers => "layer-wise splitting",
         })
     }
 }
@@ -162,6 +167,11 @@ pub trait Problem: Send + Sync {
         Err("it is not split by row blocks".into())
     }
 
+    /// A splitting layer by layer.
+    fn layer_splitting(&self) -> Offer<&dyn LayerSplitting> {
+        Err("it has no layers".into())
+    }
+
     /// `Ok` if the problem has a capability, else the reason why it has not.
     ///
     /// # Errors
@@ -175,6 +185,7 @@ pub trait Problem: Send + Sync {
             Capability::NormalEquations => self.normal_equations().map(drop),
             Capability::HeadEquations => self.head_equations().map(drop),
             Capability::Consensus => self.consensus().map(drop),
+            Capability::Layers => self.layer_splitting().map(drop),
         }
     }
 }
