@@ -93,7 +93,9 @@ impl Step for Logistic {
                 high[j] = if excess > 0.0 { t[j] } else { high[j] };
                 let newton = t[j] - excess / f32::fma::<S>(q[j], curvature, 1.0);
                 let middle = 0.5 * (low[j] + high[j]);
-                let next = if newton < low[j] || newton > high[j] { middle } else { newton };
+                // At an end of the bracket Newton's method has been before: halving keeps it from going in circles.
+                let is_near = (newton - t[j]).abs() <= TOLERANCE;
+                let next = if !is_near && (newton <= low[j] || newton >= high[j]) { middle } else { newton };
                 let change = (next - t[j]).abs();
                 largest = if change > largest { change } else { largest };
                 t[j] = next;
