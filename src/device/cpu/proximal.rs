@@ -306,6 +306,7 @@ impl Group {
 
     /// `s = c + L (u + step)`; answers `|u + step|^2`.
     #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "lanes of several arrays side by side")]
     fn try_step<S: Simd>(&mut self) -> Lanes {
         let mut norm = ZERO;
         for (i, (s, center)) in self.s.iter_mut().zip(&self.center).enumerate() {
@@ -373,6 +374,7 @@ impl Group {
 
     /// Minimizes from `u = 0`; answers losses and `|u|^2` at the minimum, where `gradient` is that of the loss.
     #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "lanes of several arrays side by side")]
     fn minimize<S: Simd>(&mut self, loss: &Several<'_>) -> (Lanes, Lanes) {
         let is_softmax = matches!(loss, Several::Softmax(_));
         self.u.fill(ZERO);

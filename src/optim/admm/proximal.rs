@@ -18,7 +18,7 @@
 
 use super::super::sgd::Schedule;
 use super::{read_layer, write_layer};
-use crate::device::cpu::linalg;
+use crate::device::cpu::linalg::ScaledCholesky;
 use crate::error::Result;
 use crate::optim::{Optimizer, StateVisitor, Step};
 use crate::oracle::{Batch, Head, Layer, Oracle, Rows, Settings, Vector};
@@ -59,7 +59,7 @@ pub(super) struct Proximal {
 
 /// A damped Gram matrix, ready for right-hand sides.
 enum Factor {
-    Lower(Array2<f64>),
+    Lower(ScaledCholesky),
     Inverse(Array2<f32>),
 }
 
@@ -68,12 +68,12 @@ impl Factor {
         let size = gram.len().isqrt();
         let mut matrix = Array2::from_shape_fn((size, size), |(i, j)| gram[i * size + j]);
         matrix.diag_mut().mapv_inplace(|v| v + damping);
-        let lower = linalg::cholesky(&matrix)?;
+        let coordinates: Vec<usize> = (0..size).collect();
+        let lower = ScaledCholesky::new(&matrix, &coordinates)?;
         if rights < INVERTED {
             return Ok(Self::Lower(lower));
         }
-        let coordinates: Vec<usize> = (0..size).collect();
-        let half = linalg::ScaledCholesky::new(&matrix, &coordinates)?.inverse_factor()?.mapv(|v| v as f32);
+        let half = lower.inverse_factor()?.mapv(|v| v as f32);
         Ok(Self::Inverse(half.t().dot(&half)))
     }
 
@@ -83,7 +83,7 @@ impl Factor {
             Self::Lower(lower) => {
                 let mut solved = rights.clone();
                 for (mut to, right) in solved.axis_iter_mut(Axis(0)).zip(rights.axis_iter(Axis(0))) {
-                    to.assign(&linalg::cholesky_solve(lower, right)?);
+                    to.assign(&lower.solve(right)?);
                 }
                 Ok(solved)
             }
@@ -252,6 +252,7 @@ impl Optimizer for Proximal {
         oracle.finite("the minibatch loss", sums.loss)?;
         oracle.finite("the augmented objective", sums.augmented)?;
         if is_due {
+            oracle.finite("a Gram matrix", sums.grams.iter().map(|gram| gram.sum()).sum())?;
             self.renew(&sums.grams, beta);
         }
         self.factorize(oracle)?;
