@@ -3,21 +3,24 @@
 //! Every value, gradient, product, solve, data pass, floating-point operation and byte passes through [`Oracle`] and
 //! is added up in [`Counters`]. An optimizer may only ask what it declared: an undeclared question is an error.
 
+mod layers;
 mod problem;
 mod sampling;
 mod settings;
 mod vector;
 
+pub use layers::{Fit, Head, JointStep, Layer, LayerSplitting, LocalStep, LocalSums, LocalVariables};
 pub use problem::{
     Accuracy, Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, FactoredLayer, FisherTargets, Gradient,
     HeadEquations, HeadSystem, Information, KroneckerFactors, KroneckerPair, NormalEquations, NormalSystem, Offer,
     Problem, RowResiduals, Rows, Separation, Smoothness, SquaredGradients, Value,
 };
 pub use sampling::{Batch, Sampler, Stream, draw_rows, stream};
-pub use settings::{Search, Setting, SettingRange, SettingValue, Settings, did_you_mean};
+pub use settings::{Need, Search, Setting, SettingRange, SettingValue, Settings, did_you_mean};
 pub use vector::{Block, Layout, Vector};
 
 use crate::error::{Error, Result};
+use ndarray::Array2;
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -469,6 +472,63 @@ impl<'a> Oracle<'a> {
     pub fn proximal_regularizer(&mut self, weight: f64, v: &mut Vector) -> Result<()> {
         self.declared(Capability::Consensus, self.problem.consensus())?.proximal_regularizer(weight, v);
         Ok(())
+    }
+
+    /// The layers of a network that is split, and the strength of its ridge.
+    ///
+    /// # Errors
+    /// If undeclared or lacking.
+    pub fn layers(&self) -> Result<(Vec<Layer>, f64)> {
+        let splitting = self.declared(Capability::Layers, self.problem.layer_splitting())?;
+        Ok((splitting.layers(), splitting.ridge()))
+    }
+
+    /// The mean Gram matrix of the first layer's inputs and a constant one, over all rows.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn input_gram(&mut self) -> Result<Array2<f64>> {
+        let answer = self.declared(Capability::Layers, self.problem.layer_splitting())?.input_gram()?;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
+    /// Joint local steps of all outputs and activations of some rows.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn joint_step(
+        &mut self,
+        at: &Vector,
+        rows: Rows<'_>,
+        penalty: f64,
+        head: Head,
+        with_grams: bool,
+    ) -> Result<JointStep> {
+        let splitting = self.declared(Capability::Layers, self.problem.layer_splitting())?;
+        let answer = splitting.joint_step(at, rows, penalty, head, with_grams)?;
+        self.counters.solves += 1;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
+    /// Local variables of all training rows, for use with [`Oracle::visit`].
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or they would be too large.
+    pub fn local_variables(&self) -> Result<Box<dyn LocalVariables>> {
+        self.declared(Capability::Layers, self.problem.layer_splitting())?.local_variables()
+    }
+
+    /// Takes local steps on every row block, in order.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    pub fn visit(&mut self, variables: &mut dyn LocalVariables, at: &Vector, steps: &[LocalStep]) -> Result<LocalSums> {
+        let answer = variables.visit(at, steps)?;
+        self.counters.solves += 1;
+        self.count(answer.cost);
+        Ok(answer.value)
     }
 
     /// What a checkpoint needs to go on from here.

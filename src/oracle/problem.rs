@@ -4,6 +4,7 @@
 //! optimizer names the [`Capability`]s it needs, a problem offers those it has, and says in words why it lacks
 //! another. Every answer carries its [`Cost`]; the [`Oracle`](super::Oracle) adds it up.
 
+use super::layers::LayerSplitting;
 use super::sampling::Batch;
 use super::vector::{Block, Layout, Vector};
 use crate::device::Matrix;
@@ -36,11 +37,13 @@ pub enum Capability {
     KroneckerFactors,
     /// The sum of row blocks' losses plus a regularizer with a known proximal map.
     Consensus,
+    /// A network split layer by layer into constraints between activations and outputs.
+    Layers,
 }
 
 impl Capability {
     /// All capabilities.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Value,
         Self::Gradient,
         Self::CurvatureProduct,
@@ -50,6 +53,7 @@ impl Capability {
         Self::RowResiduals,
         Self::KroneckerFactors,
         Self::Consensus,
+        Self::Layers,
     ];
 }
 
@@ -65,6 +69,7 @@ impl fmt::Display for Capability {
             Self::RowResiduals => "residuals of single rows",
             Self::KroneckerFactors => "Kronecker factors of layers",
             Self::Consensus => "consensus splitting",
+            Self::Layers => "layer-wise splitting",
         })
     }
 }
@@ -187,6 +192,11 @@ pub trait Problem: Send + Sync {
         Err("it is not split by row blocks".into())
     }
 
+    /// A splitting layer by layer.
+    fn layer_splitting(&self) -> Offer<&dyn LayerSplitting> {
+        Err("it has no layers".into())
+    }
+
     /// `Ok` if the problem has a capability, else the reason why it has not.
     ///
     /// # Errors
@@ -202,6 +212,7 @@ pub trait Problem: Send + Sync {
             Capability::RowResiduals => self.row_residuals().map(drop),
             Capability::KroneckerFactors => self.kronecker_factors().map(drop),
             Capability::Consensus => self.consensus().map(drop),
+            Capability::Layers => self.layer_splitting().map(drop),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::design::Selection;
 use super::products::{Rect, RectMut};
-use super::{elementwise, linalg, losses, products};
+use super::{elementwise, linalg, losses, products, proximal};
 use crate::device::array::{Array, Shape, Storage, View, ViewMut};
 use crate::device::cpu::buffer::Buffer;
 use crate::device::{Activation, AdamStep, Backend, BlockBody, Job, Loss, PANEL_ROWS, Table};
@@ -212,6 +212,24 @@ impl Backend for Cpu {
         elementwise::scale_columns(rect_mut(out), rect(a), rect(w).values, self.parallel);
     }
 
+    fn blend(&self, own: f32, a: ViewMut<'_>, factor: f32, b: View<'_>) {
+        elementwise::blend(own, rect_mut(a), factor, rect(b), self.parallel);
+    }
+
+    fn column_dots(&self, out: ViewMut<'_>, keep: bool, a: View<'_>, b: View<'_>) {
+        elementwise::column_dots(rect_mut(out).values, keep, rect(a), rect(b));
+    }
+
+    fn inner(&self, a: View<'_>, b: View<'_>) -> f64 {
+        let (a, b) = (rect(a), rect(b));
+        (0..a.rows).map(|i| elementwise::dot(a.row(i), b.row(i))).sum()
+    }
+
+    fn count_positive(&self, a: View<'_>) -> usize {
+        let a = rect(a);
+        (0..a.rows).map(|i| elementwise::count_positive(a.row(i))).sum()
+    }
+
     fn activate(&self, h: Activation, a: ViewMut<'_>, bias: View<'_>, slope: Option<ViewMut<'_>>) {
         elementwise::activate(h, rect_mut(a), rect(bias).values, slope.map(rect_mut), self.parallel);
     }
@@ -237,6 +255,21 @@ impl Backend for Cpu {
     fn loss(&self, loss: Loss, outputs: View<'_>, targets: View<'_>, residual: Option<(ViewMut<'_>, f32)>) -> f64 {
         let residual = residual.map(|(residual, factor)| (rect_mut(residual), factor));
         losses::loss(loss, rect(outputs), rect(targets), residual, self.parallel)
+    }
+
+    fn loss_proximal(
+        &self,
+        loss: Loss,
+        center: View<'_>,
+        metric: View<'_>,
+        targets: View<'_>,
+        t: ViewMut<'_>,
+    ) -> [f64; 2] {
+        proximal::loss(loss, rect(center), rect(metric), rect(targets), rect_mut(t))
+    }
+
+    fn rectifier_proximal(&self, z: ViewMut<'_>, a: View<'_>, m: View<'_>, gamma: f32, beta: f32) -> [f64; 3] {
+        proximal::rectifier(rect_mut(z), rect(a), rect(m), gamma, beta, self.parallel)
     }
 
     fn loss_curvature(&self, loss: Loss, outputs: View<'_>, t: ViewMut<'_>, factor: f32) {

@@ -22,7 +22,7 @@ const MOST_UNITS: usize = 8192;
 impl Network {
     /// Why there are no factors, if there are none.
     pub(super) fn factored(&self) -> Offer<&dyn KroneckerFactors> {
-        if self.stack.loss == Loss::Hinge {
+        if matches!(self.stack.loss, Loss::Hinge | Loss::UnitHinge) {
             return Err("a hinge is no likelihood: it has no Fisher matrix".into());
         }
         let widest = self.stack.layers.iter().map(|layer| layer.inputs.max(layer.outputs)).max().unwrap_or_default();
