@@ -35,11 +35,12 @@ pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
     };
     let mut reports = Vec::new();
     for entry in entries {
-        let report = conformance::check(workbench, entry);
-        if arguments.format == Format::Table {
-            output::text(&text(&report))?;
+        for report in conformance::check(workbench, entry) {
+            if arguments.format == Format::Table {
+                output::text(&text(&report))?;
+            }
+            reports.push(report);
         }
-        reports.push(report);
     }
     match arguments.format {
         Format::Json => output::json(&reports)?,

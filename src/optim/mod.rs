@@ -22,8 +22,8 @@ pub use state::{StateReader, StateVisitor, StateWriter};
 
 use crate::error::Result;
 use crate::oracle::{
-    Capability, Counters, Finding, Layout, Need, Oracle, Problem, Setting, SettingValue, Settings, Stream, Vector,
-    stream,
+    Capability, Counters, Finding, Layout, Need, Oracle, Problem, Setting, SettingRange, SettingValue, Settings,
+    Stream, Vector, stream,
 };
 use std::sync::Arc;
 
@@ -140,6 +140,33 @@ impl OptimizerEntry {
     #[must_use]
     pub fn draws_with(&self, settings: &Settings) -> bool {
         self.stochastic || self.chosen(settings).any(|need| need.draws)
+    }
+
+    /// The optimizer under each word of a choice that decides what it needs, as an entry of its own that has this word alone
+    /// and the settings that count under it; itself where there is no such choice.
+    #[must_use]
+    pub fn by_needs(&self) -> Vec<Self> {
+        let Some(choice) = self.settings.iter().find(|setting| !setting.needs.is_empty()) else {
+            return vec![self.clone()];
+        };
+        let under = |need: &'static Need| {
+            let words: &'static [&'static str] = std::slice::from_ref(&need.word);
+            let counts =
+                |setting: &&Setting| setting.of.is_none_or(|(name, of)| name != choice.name || of.contains(&need.word));
+            let settings = self.settings.iter().filter(counts).map(|&setting| match setting.name == choice.name {
+                true => Setting { range: SettingRange::Choice(words), default: need.word, needs: &[], ..setting },
+                false => Setting { of: None, ..setting },
+            });
+            let capabilities: Vec<Capability> = self.needs.iter().chain(need.capabilities).copied().collect();
+            // Settings and needs of a registry live as long as the program: so do these few.
+            Self {
+                needs: capabilities.leak(),
+                stochastic: self.stochastic || need.draws,
+                settings: settings.collect::<Vec<_>>().leak(),
+                ..self.clone()
+            }
+        };
+        choice.needs.iter().map(under).collect()
     }
 
     /// What it needs, in words, with the choices that need it.

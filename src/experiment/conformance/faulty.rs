@@ -2,10 +2,12 @@
 
 use crate::error::Result;
 use crate::oracle::{
-    Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, FactoredLayer, FisherTargets, Gradient,
-    HeadEquations, HeadSystem, Information, KroneckerFactors, KroneckerPair, Layout, NormalEquations, NormalSystem,
-    Offer, Problem, RowResiduals, Rows, Separation, Smoothness, SquaredGradients, Value, Vector,
+    Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, FactoredLayer, FisherTargets, Gradient, Head,
+    HeadEquations, HeadSystem, Information, JointStep, KroneckerFactors, KroneckerPair, Layer, LayerSplitting, Layout,
+    LocalStep, LocalSums, LocalVariables, NormalEquations, NormalSystem, Offer, Problem, RowResiduals, Rows,
+    Separation, Smoothness, SquaredGradients, Value, Vector,
 };
+use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,13 +16,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Faulty<'a> {
     inner: &'a dyn Problem,
     good: u64,
-    answers: AtomicU64,
+    answers: Arc<AtomicU64>,
 }
 
 impl<'a> Faulty<'a> {
     /// Spoils all but the first `good` answers of a problem.
     pub fn new(inner: &'a dyn Problem, good: u64) -> Self {
-        Self { inner, good, answers: AtomicU64::new(0) }
+        Self { inner, good, answers: Arc::default() }
     }
 
     /// Answers so far.
@@ -78,6 +80,9 @@ impl Problem for Faulty<'_> {
     }
     fn kronecker_factors(&self) -> Offer<&dyn KroneckerFactors> {
         self.inner.kronecker_factors().map(|_| self as &dyn KroneckerFactors)
+    }
+    fn layer_splitting(&self) -> Offer<&dyn LayerSplitting> {
+        self.inner.layer_splitting().map(|_| self as &dyn LayerSplitting)
     }
     fn consensus(&self) -> Offer<&dyn Consensus> {
         self.inner.consensus().map(|_| self as &dyn Consensus)
@@ -228,6 +233,66 @@ impl KroneckerFactors for Faulty<'_> {
             }
         }
         Ok(answer)
+    }
+}
+
+struct FaultyVariables {
+    inner: Box<dyn LocalVariables>,
+    good: u64,
+    answers: Arc<AtomicU64>,
+}
+
+impl LocalVariables for FaultyVariables {
+    fn draw(&mut self, rng: &mut ChaCha8Rng) {
+        self.inner.draw(rng);
+    }
+    fn visit(&mut self, at: &Vector, steps: &[LocalStep]) -> Result<Answer<LocalSums>> {
+        let mut answer = self.inner.visit(at, steps)?;
+        if self.answers.fetch_add(1, Ordering::Relaxed) >= self.good {
+            answer.value.loss = f64::NAN;
+            answer.value.output_gap = f64::NAN;
+            for fit in &mut answer.value.fits {
+                fit.right.fill(f64::NAN);
+            }
+        }
+        Ok(answer)
+    }
+    fn state(&self) -> Vec<f64> {
+        self.inner.state()
+    }
+    fn restore(&mut self, state: &[f64]) {
+        self.inner.restore(state);
+    }
+}
+
+impl LayerSplitting for Faulty<'_> {
+    fn layers(&self) -> Vec<Layer> {
+        self.inner.layer_splitting().map_or_else(|_| Vec::new(), |splitting| splitting.layers())
+    }
+    fn ridge(&self) -> f64 {
+        self.inner.layer_splitting().map_or(0.0, |splitting| splitting.ridge())
+    }
+    fn input_gram(&self) -> Result<Answer<Array2<f64>>> {
+        offered(self.inner.layer_splitting())?.input_gram()
+    }
+    fn joint_step(
+        &self,
+        at: &Vector,
+        rows: Rows<'_>,
+        penalty: f64,
+        head: Head,
+        with_grams: bool,
+    ) -> Result<Answer<JointStep>> {
+        let mut answer = offered(self.inner.layer_splitting())?.joint_step(at, rows, penalty, head, with_grams)?;
+        if self.spoils() {
+            answer.value.loss = f64::NAN;
+            answer.value.rights.fill(f64::NAN);
+        }
+        Ok(answer)
+    }
+    fn local_variables(&self) -> Result<Box<dyn LocalVariables>> {
+        let inner = offered(self.inner.layer_splitting())?.local_variables()?;
+        Ok(Box::new(FaultyVariables { inner, good: self.good, answers: Arc::clone(&self.answers) }))
     }
 }
 

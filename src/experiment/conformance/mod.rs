@@ -87,9 +87,26 @@ struct Variant {
     settings: Settings,
 }
 
-/// Holds an optimizer to everything. `workbench` has the models that problems are made of.
+/// Holds an optimizer to everything, under each word of a choice that decides what it needs. `workbench` has the models that
+/// problems are made of.
 #[must_use]
-pub fn check(workbench: &Workbench, entry: &OptimizerEntry) -> Report {
+pub fn check(workbench: &Workbench, entry: &OptimizerEntry) -> Vec<Report> {
+    let forms = entry.by_needs();
+    let is_one = forms.len() == 1;
+    let report = |form: &OptimizerEntry| {
+        let checks = check_form(workbench, form);
+        // The choice has one word left, its default.
+        let word = form.settings.iter().find(|setting| matches!(setting.range, SettingRange::Choice([_])));
+        let optimizer = match word {
+            Some(setting) if !is_one => format!("{}, {} = {}", entry.name, setting.name, setting.default),
+            _ => entry.name.to_owned(),
+        };
+        Report { optimizer, checks }
+    };
+    forms.iter().map(report).collect()
+}
+
+fn check_form(workbench: &Workbench, entry: &OptimizerEntry) -> Vec<Check> {
     let mut checks = vec![run("settings", || checks::settings(entry))];
     if checks[0].verdict == Verdict::Passed {
         let fitting = |rows| problems::fitting(workbench, entry, rows);
@@ -112,7 +129,7 @@ pub fn check(workbench: &Workbench, entry: &OptimizerEntry) -> Report {
             checks.extend(all.into_iter().map(|(name, check)| run(name, || check(&subject))));
         }
     }
-    Report { optimizer: entry.name.to_owned(), checks }
+    checks
 }
 
 /// Runs one check; a panic is a failure.
