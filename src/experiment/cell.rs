@@ -68,7 +68,7 @@ fn attempt(workbench: &Workbench, folder: &CellFolder, config: &CellConfig, cloc
     let mut run = Run {
         config,
         model,
-        oracle: Oracle::new(model, entry.name, entry.needs, config.seed, opened.block_rows),
+        oracle: Oracle::new(model, entry.name, &entry.needs_with(&settings), config.seed, opened.block_rows),
         optimizer: (entry.build)(&settings)?,
         parameters,
         clock,

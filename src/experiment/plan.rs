@@ -198,8 +198,8 @@ impl Planner<'_> {
         }));
         let budget = optimizer.spec.budget.or(spec.budget).unwrap_or_default();
         let hyperparameters = optimizer.values();
-        let reason = fit.refusal(optimizer.entry);
-        let random = optimizer.entry.stochastic || model.entry.random_start;
+        let reason = fit.refusal(optimizer.entry, &optimizer.settings);
+        let random = optimizer.entry.draws_with(&optimizer.settings) || model.entry.random_start;
         let seeds = if random && reason.is_none() { spec.seeds.len() } else { 1 };
         for (position, &seed) in spec.seeds.iter().take(seeds).enumerate() {
             // Seconds are left out: they truncate a cell and change none of its numbers.
@@ -352,10 +352,10 @@ impl Fit {
     }
 
     /// Why an optimizer does not fit, if it does not.
-    fn refusal(&self, optimizer: &OptimizerEntry) -> Option<String> {
+    fn refusal(&self, optimizer: &OptimizerEntry, settings: &Settings) -> Option<String> {
         match self {
             Self::Unfit(reason) => Some(reason.clone()),
-            Self::Model(model) => optimizer.needs.iter().find_map(|&need| {
+            Self::Model(model) => optimizer.needs_with(settings).into_iter().find_map(|need| {
                 let reason = model.offers(need).err()?;
                 Some(format!("{} needs the {need}, and {reason}", optimizer.name))
             }),

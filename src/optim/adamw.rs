@@ -112,6 +112,11 @@ impl Moments {
         }
     }
 
+    /// The first and the second moments, where there are any, for whoever changes the basis in which they are taken.
+    pub(super) fn both(&mut self) -> (Option<&mut Vector>, Option<&mut Vector>) {
+        (self.first.as_mut(), self.second.as_mut())
+    }
+
     /// Shows the moments.
     pub(super) fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {
         visitor.count("moments_taken", &mut self.taken);

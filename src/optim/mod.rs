@@ -5,13 +5,16 @@ pub mod admm;
 mod descent;
 pub mod hessian_free;
 pub mod irls;
+pub mod k_fac;
 pub mod l_bfgs;
 mod line_search;
+pub mod muon;
 pub mod newton_cg;
 pub mod nonlinear_cg;
 pub mod saga;
 pub mod schedule_free;
 pub mod sgd;
+pub mod soap;
 mod state;
 mod stochastic;
 
@@ -19,7 +22,8 @@ pub use state::{StateReader, StateVisitor, StateWriter};
 
 use crate::error::Result;
 use crate::oracle::{
-    Capability, Counters, Finding, Layout, Oracle, Problem, Setting, Settings, Stream, Vector, stream,
+    Capability, Counters, Finding, Layout, Need, Oracle, Problem, Setting, SettingValue, Settings, Stream, Vector,
+    stream,
 };
 use std::sync::Arc;
 
@@ -107,7 +111,7 @@ pub struct OptimizerEntry {
     pub summary: &'static str,
     /// Where it comes from: author, year, section.
     pub paper: &'static str,
-    /// The capabilities it needs.
+    /// The capabilities it always needs; a choice among its settings may need more.
     pub needs: &'static [Capability],
     /// Whether it draws random numbers; if not, several seeds are one cell.
     pub stochastic: bool,
@@ -115,6 +119,47 @@ pub struct OptimizerEntry {
     pub settings: &'static [Setting],
     /// Builds it from checked settings.
     pub build: fn(&Settings) -> Result<Box<dyn Optimizer>>,
+}
+
+impl OptimizerEntry {
+    fn chosen<'a>(&'a self, settings: &'a Settings) -> impl Iterator<Item = &'a Need> {
+        self.settings.iter().flat_map(|setting| {
+            let needs = setting.needs.iter();
+            needs.filter(|need| settings.values().get(setting.name) == Some(&SettingValue::Word(need.word.into())))
+        })
+    }
+
+    /// The capabilities that it needs with the given settings.
+    #[must_use]
+    pub fn needs_with(&self, settings: &Settings) -> Vec<Capability> {
+        let chosen = self.chosen(settings).flat_map(|need| need.capabilities);
+        self.needs.iter().chain(chosen).copied().collect()
+    }
+
+    /// Whether it draws random numbers with the given settings.
+    #[must_use]
+    pub fn draws_with(&self, settings: &Settings) -> bool {
+        self.stochastic || self.chosen(settings).any(|need| need.draws)
+    }
+
+    /// What it needs, in words, with the choices that need it.
+    #[must_use]
+    pub fn needs_in_words(&self) -> String {
+        let chosen = self.settings.iter().flat_map(|setting| {
+            setting.needs.iter().map(|need| {
+                let names: Vec<_> = need.capabilities.iter().map(ToString::to_string).collect();
+                format!("{} = {}: {}", setting.name, need.word, names.join(" and "))
+            })
+        });
+        let always = self.needs.iter().map(ToString::to_string);
+        always.chain(chosen).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether some of its settings make it draw random numbers.
+    #[must_use]
+    pub fn may_draw(&self) -> bool {
+        self.stochastic || self.settings.iter().any(|setting| setting.needs.iter().any(|need| need.draws))
+    }
 }
 
 impl std::fmt::Debug for OptimizerEntry {
@@ -151,7 +196,7 @@ pub fn minimize(
     max_steps: u64,
 ) -> Result<Fit> {
     let mut optimizer = (entry.build)(settings)?;
-    let mut oracle = Oracle::new(problem, entry.name, entry.needs, seed, 1);
+    let mut oracle = Oracle::new(problem, entry.name, &entry.needs_with(settings), seed, 1);
     let mut parameters = problem.initial(&mut stream(seed, Stream::Initialization));
     optimizer.start(&mut oracle, &parameters)?;
     let mut outcome = Step::Continue;
@@ -179,6 +224,9 @@ pub fn registry() -> Vec<OptimizerEntry> {
         nonlinear_cg::ENTRY,
         newton_cg::ENTRY,
         saga::ENTRY,
+        muon::ENTRY,
+        soap::ENTRY,
+        k_fac::ENTRY,
         irls::ENTRY,
         irls::HEAD,
         admm::ENTRY,

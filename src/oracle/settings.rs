@@ -1,5 +1,6 @@
 //! Settings of optimizers and models: declared with range and default, checked before anything runs.
 
+use super::problem::Capability;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -69,19 +70,52 @@ pub struct Setting {
     pub logarithmic: bool,
     /// Where a search looks; `None` for a setting that is left alone unless an experiment file says otherwise.
     pub search: Option<Search>,
+    /// The choice and its words to which it belongs: under other words it has no value. None: it always counts.
+    pub of: Option<(&'static str, &'static [&'static str])>,
+    /// What words of a choice need beyond what the optimizer always needs.
+    pub needs: &'static [Need],
+}
+
+/// What an optimizer needs under one word of a choice.
+#[derive(Debug, Clone, Copy)]
+pub struct Need {
+    /// The word.
+    pub word: &'static str,
+    /// The capabilities.
+    pub capabilities: &'static [Capability],
+    /// Whether random numbers are drawn.
+    pub draws: bool,
 }
 
 impl Setting {
     /// A real number in a range.
     #[must_use]
     pub const fn real(name: &'static str, default: &'static str, low: f64, high: f64, doc: &'static str) -> Self {
-        Self { name, doc, range: SettingRange::Real(low, high), default, logarithmic: false, search: None }
+        Self {
+            name,
+            doc,
+            range: SettingRange::Real(low, high),
+            default,
+            logarithmic: false,
+            of: None,
+            needs: &[],
+            search: None,
+        }
     }
 
     /// A whole number in a range.
     #[must_use]
     pub const fn whole(name: &'static str, default: &'static str, low: i64, high: i64, doc: &'static str) -> Self {
-        Self { name, doc, range: SettingRange::Whole(low, high), default, logarithmic: false, search: None }
+        Self {
+            name,
+            doc,
+            range: SettingRange::Whole(low, high),
+            default,
+            logarithmic: false,
+            of: None,
+            needs: &[],
+            search: None,
+        }
     }
 
     /// One of several words.
@@ -92,19 +126,51 @@ impl Setting {
         words: &'static [&'static str],
         doc: &'static str,
     ) -> Self {
-        Self { name, doc, range: SettingRange::Choice(words), default, logarithmic: false, search: None }
+        Self {
+            name,
+            doc,
+            range: SettingRange::Choice(words),
+            default,
+            logarithmic: false,
+            of: None,
+            needs: &[],
+            search: None,
+        }
     }
 
     /// True or false.
     #[must_use]
     pub const fn switch(name: &'static str, default: &'static str, doc: &'static str) -> Self {
-        Self { name, doc, range: SettingRange::Switch, default, logarithmic: false, search: None }
+        Self { name, doc, range: SettingRange::Switch, default, logarithmic: false, of: None, needs: &[], search: None }
     }
 
     /// Widths of layers.
     #[must_use]
     pub const fn widths(name: &'static str, default: &'static str, doc: &'static str) -> Self {
-        Self { name, doc, range: SettingRange::Widths, default, logarithmic: false, search: None }
+        Self { name, doc, range: SettingRange::Widths, default, logarithmic: false, of: None, needs: &[], search: None }
+    }
+
+    /// The same, but only under some words of the choice `name`, which is declared before it.
+    #[must_use]
+    pub const fn of(mut self, name: &'static str, words: &'static [&'static str]) -> Self {
+        self.of = Some((name, words));
+        self
+    }
+
+    /// The same choice, with what its words need.
+    #[must_use]
+    pub const fn needing(mut self, needs: &'static [Need]) -> Self {
+        self.needs = needs;
+        self
+    }
+
+    /// What it does, with the words under which it counts before it.
+    #[must_use]
+    pub fn description(&self) -> String {
+        match self.of {
+            Some((_, words)) => format!("[{}] {}", words.join(", "), self.doc),
+            None => self.doc.to_owned(),
+        }
     }
 
     /// The same, to be searched on a logarithmic scale.
@@ -245,6 +311,16 @@ impl Settings {
         }
         let mut values = BTreeMap::new();
         for setting in declared {
+            if let Some((choice, words)) = setting.of
+                && !matches!(values.get(choice), Some(SettingValue::Word(word)) if words.contains(&&**word))
+            {
+                if given.contains_key(setting.name) {
+                    let finding = format!("`{}` does not belong to {choice} = {}", setting.name, values[choice]);
+                    let remedy = format!("it counts under {choice} = {}; leave it out", words.join(", "));
+                    return Err(Error::config(place, finding, remedy));
+                }
+                continue;
+            }
             let value = match given.get(setting.name) {
                 None => setting.default_value(),
                 Some(value) => setting.check(value).ok_or_else(|| {

@@ -379,6 +379,40 @@ pub(super) fn scale_columns(out: RectMut<'_>, a: Rect<'_>, w: &[f32], parallel: 
     });
 }
 
+/// `a = own a + factor b`.
+pub(super) fn blend(own: f32, a: RectMut<'_>, factor: f32, b: Rect<'_>, parallel: bool) {
+    let stride = a.stride;
+    for_row_groups(a, parallel, |first, values| {
+        Arch::new().dispatch(|| {
+            for (i, row) in values.chunks_mut(stride).enumerate() {
+                for (a, &b) in row.iter_mut().zip(b.row(first + i)) {
+                    *a = own * *a + factor * b;
+                }
+            }
+        });
+    });
+}
+
+/// `out = sum_i a_i o b_i` over rows.
+pub(super) fn column_dots(out: &mut [f32], keep: bool, a: Rect<'_>, b: Rect<'_>) {
+    Arch::new().dispatch(|| {
+        let out = &mut out[..a.columns];
+        if !keep {
+            out.fill(0.0);
+        }
+        for i in 0..a.rows {
+            for ((out, &a), &b) in out.iter_mut().zip(a.row(i)).zip(b.row(i)) {
+                *out += a * b;
+            }
+        }
+    });
+}
+
+/// Number of elements above zero.
+pub(super) fn count_positive(a: &[f32]) -> usize {
+    Arch::new().dispatch(|| a.iter().map(|&a| u32::from(a > 0.0)).sum::<u32>() as usize)
+}
+
 /// Elements of a flat array that are summed before their sum is added to those before: a fixed number, whatever the threads.
 const SPAN: usize = 1 << 15;
 

@@ -13,6 +13,7 @@ mod losses;
 pub mod moments;
 mod parallel;
 mod products;
+mod proximal;
 mod real;
 pub mod residuals;
 

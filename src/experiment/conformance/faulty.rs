@@ -2,8 +2,9 @@
 
 use crate::error::Result;
 use crate::oracle::{
-    Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, Gradient, HeadEquations, HeadSystem, Information,
-    Layout, NormalEquations, NormalSystem, Offer, Problem, Rows, Separation, SquaredGradients, Value, Vector,
+    Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, FactoredLayer, FisherTargets, Gradient,
+    HeadEquations, HeadSystem, Information, KroneckerFactors, KroneckerPair, Layout, NormalEquations, NormalSystem,
+    Offer, Problem, RowResiduals, Rows, Separation, Smoothness, SquaredGradients, Value, Vector,
 };
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
@@ -71,6 +72,12 @@ impl Problem for Faulty<'_> {
     }
     fn head_equations(&self) -> Offer<&dyn HeadEquations> {
         self.inner.head_equations().map(|_| self as &dyn HeadEquations)
+    }
+    fn row_residuals(&self) -> Offer<&dyn RowResiduals> {
+        self.inner.row_residuals().map(|_| self as &dyn RowResiduals)
+    }
+    fn kronecker_factors(&self) -> Offer<&dyn KroneckerFactors> {
+        self.inner.kronecker_factors().map(|_| self as &dyn KroneckerFactors)
     }
     fn consensus(&self) -> Offer<&dyn Consensus> {
         self.inner.consensus().map(|_| self as &dyn Consensus)
@@ -173,6 +180,52 @@ impl HeadEquations for Faulty<'_> {
             answer.value.gradient.fill(f64::NAN);
             answer.value.left.fill(f64::NAN);
             answer.value.right.fill(f64::NAN);
+        }
+        Ok(answer)
+    }
+}
+
+impl RowResiduals for Faulty<'_> {
+    fn residual_size(&self) -> usize {
+        self.inner.row_residuals().map_or(1, |residuals| residuals.residual_size())
+    }
+    fn exchange_residuals(
+        &self,
+        at: &Vector,
+        rows: Rows<'_>,
+        table: &mut [f64],
+        change: &mut Vector,
+    ) -> Result<Answer<f64>> {
+        let mut answer = offered(self.inner.row_residuals())?.exchange_residuals(at, rows, table, change)?;
+        if self.spoils() {
+            answer.value = f64::NAN;
+            change.fill(f64::NAN);
+        }
+        Ok(answer)
+    }
+    fn smoothness(&self) -> Result<Answer<Smoothness>> {
+        let mut answer = offered(self.inner.row_residuals())?.smoothness()?;
+        if self.spoils() {
+            answer.value = Smoothness { row: f64::NAN, mean: f64::NAN };
+        }
+        Ok(answer)
+    }
+}
+
+impl KroneckerFactors for Faulty<'_> {
+    fn factored_layers(&self) -> Vec<FactoredLayer> {
+        self.inner.kronecker_factors().map_or_else(|_| Vec::new(), |factors| factors.factored_layers())
+    }
+    fn ridge(&self) -> f64 {
+        self.inner.kronecker_factors().map_or(0.0, |factors| factors.ridge())
+    }
+    fn factors(&self, at: &Vector, rows: Rows<'_>, targets: FisherTargets) -> Result<Answer<Vec<KroneckerPair>>> {
+        let mut answer = offered(self.inner.kronecker_factors())?.factors(at, rows, targets)?;
+        if self.spoils() {
+            for pair in &mut answer.value {
+                pair.inputs.scale(f64::NAN);
+                pair.outputs.scale(f64::NAN);
+            }
         }
         Ok(answer)
     }

@@ -20,8 +20,8 @@ use crate::device::cpu::glm::{self, GramWeights, Likelihood, Request, Sums};
 use crate::error::{Error, Result};
 use crate::measure::metrics::area_under_curve;
 use crate::oracle::{
-    Answer, Consensus, Cost, Curvature, CurvatureMatrix, Gradient, Layout, NormalEquations, Offer, Problem,
-    RowResiduals, Rows, Setting, Settings, SquaredGradients, Value, Vector,
+    Answer, Consensus, Cost, Curvature, CurvatureMatrix, Gradient, KroneckerFactors, Layout, NormalEquations, Offer,
+    Problem, RowResiduals, Rows, Setting, Settings, SquaredGradients, Value, Vector,
 };
 use predictor::GlmPredictor;
 use rand_chacha::ChaCha8Rng;
@@ -389,6 +389,11 @@ impl Problem for Glm {
 
     fn row_residuals(&self) -> Offer<&dyn RowResiduals> {
         Ok(self)
+    }
+
+    fn kronecker_factors(&self) -> Offer<&dyn KroneckerFactors> {
+        Err("its one Fisher matrix is formed whole, for irls; mlp with hidden = \"none\" is the same model as a layer"
+            .into())
     }
 
     fn consensus(&self) -> Offer<&dyn Consensus> {
