@@ -98,7 +98,7 @@ impl<'a> Run<'a> {
     fn in_blocks(problem: &'a dyn Problem, name: &str, settings: Given<'_>, block_rows: usize) -> Self {
         let entry = optim::registry().into_iter().find(|entry| entry.name == name).unwrap();
         let settings = Settings::check("test", entry.settings, &given(settings)).unwrap();
-        let mut oracle = Oracle::new(problem, name, entry.needs, 1, block_rows);
+        let mut oracle = Oracle::new(problem, name, &entry.needs_with(&settings), 1, block_rows);
         let mut optimizer = (entry.build)(&settings).unwrap();
         let parameters = problem.initial(&mut stream(1, Stream::Initialization));
         optimizer.start(&mut oracle, &parameters).unwrap();

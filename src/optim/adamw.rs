@@ -7,7 +7,7 @@
 //! `theta = (1 - a_t decay) theta - a_t (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)`.
 //!
 //! The decay acts on every parameter, intercepts and biases included, and is not part of the objective: its default is zero
-//! here, where a penalty belongs to the model. [`Moments`] is the update itself, also for those optimizers that treat some
+//! here, where a penalty belongs to the model. `Moments` is the update itself, also for those optimizers that treat some
 //! blocks in another way.
 
 use super::stochastic::{
