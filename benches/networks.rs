@@ -1,10 +1,11 @@
 //! Seconds of values, gradients and Gauss-Newton products of two networks, beside PyTorch's in turns on the same cores.
 //!
-//! `cargo bench --bench networks` measures this side alone. With `-- --python PYTHON`, an interpreter that has torch and
+//! `cargo bench --bench networks` measures this side alone; words choose cases (`-- autoencoder gradient 200`). With `-- --python PYTHON`, an interpreter that has torch and
 //! backpack-for-pytorch, benches/networks.py answers between our own measurements and the ratios are printed.
 
 use parsimony::data::{Examples, Task};
 use parsimony::device::Panels;
+use parsimony::device::cpu::on_worker;
 use parsimony::model::{self, Model, ModelData};
 use parsimony::optim::{self, minimize};
 use parsimony::oracle::{Batch, Problem, Rows, SettingValue, Settings, Stream, Vector, stream};
@@ -13,8 +14,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-/// The questions: network, what is computed, rows.
-const CASES: [(&str, &str, usize); 16] = [
+/// A question: network, what is computed, rows.
+type Case = (&'static str, &'static str, usize);
+
+const CASES: [Case; 16] = [
     ("perceptron", "value", 4096),
     ("perceptron", "gradient", 256),
     ("perceptron", "gradient", 1024),
@@ -41,19 +44,19 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let python = arguments.iter().position(|a| a == "--python").and_then(|i| arguments.get(i + 1));
     let mut peer = python.map(|python| Peer::start(python));
-    let wanted = |name: &str| {
-        let words: Vec<_> = arguments.iter().filter(|a| ["perceptron", "autoencoder"].contains(&a.as_str())).collect();
-        words.is_empty() || words.iter().any(|word| *word == name)
-    };
+    // Words given choose the cases that bear them: a network, what is computed, a number of rows.
+    let is_word = |word: &str, (name, what, rows): Case| word == name || word == what || word == rows.to_string();
+    let words: Vec<_> = arguments.iter().filter(|word| CASES.iter().any(|&case| is_word(word, case))).collect();
+    let wanted = |case: &Case| words.iter().all(|word| is_word(word, *case));
     println!(
         "{:<12} {:<9} {:>6} {:>10} {:>12} {:>10} {:>6}",
         "network", "what", "rows", "ms", "rows/s", "torch ms", "ratio"
     );
-    for (name, what, rows) in CASES.into_iter().filter(|(name, ..)| wanted(name)) {
+    for (name, what, rows) in CASES.into_iter().filter(wanted) {
         let model = build(name, rows);
         let mut times = [Vec::new(), Vec::new()];
         for _ in 0..TURNS {
-            times[0].push(turn(&*model, what));
+            times[0].push(on_worker(|| turn(&*model, what)));
             if let Some(peer) = &mut peer {
                 times[1].push(peer.ask(name, what, rows));
             }

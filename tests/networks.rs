@@ -342,7 +342,7 @@ fn an_optimizer_goes_on_from_its_state_bit_for_bit() {
         let entry = optim::registry().into_iter().find(|entry| entry.name == name).unwrap();
         let settings = Settings::check("test", entry.settings, &given(settings)).unwrap();
         let start = || {
-            let mut oracle = Oracle::new(problem(&*model), name, entry.needs, 5, 1);
+            let mut oracle = Oracle::new(problem(&*model), name, &entry.needs_with(&settings), 5, 1);
             let mut optimizer = (entry.build)(&settings).unwrap();
             let parameters = model.initial(&mut stream(5, Stream::Initialization));
             optimizer.start(&mut oracle, &parameters).unwrap();

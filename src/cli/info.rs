@@ -5,7 +5,7 @@ use crate::data::registry::{DatasetEntry, Kind, readable_bytes};
 use crate::error::{Error, Result};
 use crate::model::ModelEntry;
 use crate::optim::OptimizerEntry;
-use crate::oracle::{Setting, did_you_mean};
+use crate::oracle::{Search, Setting, did_you_mean};
 use crate::workbench::Workbench;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -56,7 +56,13 @@ fn settings_json(settings: &[Setting]) -> Value {
             "accepts": s.accepts(),
             "default": s.default_value(),
             "doc": s.doc,
+            "of": s.of.map(|(choice, words)| json!({ choice: words })),
             "logarithmic": s.logarithmic,
+            "search": match s.search {
+                Some(Search::Between(from, to)) => json!([from, to]),
+                Some(Search::Every) => json!("every"),
+                None => Value::Null,
+            },
         })
     };
     settings.iter().map(setting).collect()
@@ -69,7 +75,8 @@ pub fn optimizer(entry: &OptimizerEntry) -> Value {
         "summary": entry.summary,
         "paper": entry.paper,
         "needs": entry.needs,
-        "stochastic": entry.stochastic,
+        "needs_in_words": entry.needs_in_words(),
+        "stochastic": entry.may_draw(),
         "settings": settings_json(entry.settings),
     })
 }
@@ -89,19 +96,25 @@ fn settings_table(settings: &[Setting]) -> String {
     if settings.is_empty() {
         return "It has no settings.\n".into();
     }
-    let row = |s: &Setting| [s.name.to_owned(), s.accepts(), s.default.to_owned(), s.doc.to_owned()];
+    let row = |s: &Setting| [s.name.to_owned(), s.accepts(), s.default.to_owned(), s.searches(), s.description()];
+    if settings.iter().any(|setting| setting.search.is_some()) {
+        return output::table(
+            ["setting", "takes", "default", "tune searches", "what it does"],
+            settings.iter().map(row),
+        );
+    }
+    let row = |s: &Setting| [s.name.to_owned(), s.accepts(), s.default.to_owned(), s.description()];
     output::table(["setting", "takes", "default", "what it does"], settings.iter().map(row))
 }
 
 fn optimizer_text(entry: &OptimizerEntry) -> String {
-    let needs: Vec<_> = entry.needs.iter().map(ToString::to_string).collect();
-    let draws = if entry.stochastic { "draws random numbers" } else { "draws nothing: one seed is enough" };
+    let draws = if entry.may_draw() { "draws random numbers" } else { "draws nothing: one seed is enough" };
     format!(
         "{}, an optimizer: {}\n\nsource: {}\nneeds:  {}\nseeds:  {draws}\n\n{}",
         entry.name,
         entry.summary,
         entry.paper,
-        needs.join(", "),
+        entry.needs_in_words(),
         settings_table(entry.settings)
     )
 }

@@ -73,10 +73,10 @@ impl What {
     fn table(self, workbench: &Workbench) -> String {
         match self {
             Self::Optimizers => {
-                let rows = workbench.optimizers.iter().map(|entry| {
-                    let needs: Vec<_> = entry.needs.iter().map(ToString::to_string).collect();
-                    [entry.name.to_owned(), entry.summary.to_owned(), needs.join(", ")]
-                });
+                let rows = workbench
+                    .optimizers
+                    .iter()
+                    .map(|entry| [entry.name.to_owned(), entry.summary.to_owned(), entry.needs_in_words()]);
                 output::table(["optimizer", "what it is", "needs"], rows)
             }
             Self::Models => {

@@ -1,10 +1,12 @@
 //! The command line: one file per verb.
 
 mod cell;
+mod check;
 mod claims;
 mod compare;
 mod data;
 mod doctor;
+mod import_trace;
 mod info;
 mod inspect;
 mod list;
@@ -13,6 +15,7 @@ mod predict;
 mod report;
 mod run;
 mod summary;
+mod tune;
 
 use crate::error::{Error, Result};
 use crate::experiment::say;
@@ -23,7 +26,8 @@ use std::process::ExitCode;
 const EXIT_CODES: &str = "\
 Exit codes:
   0    success; for `run`: every cell finished, timed out as planned, or was skipped with its reason
-  1    a run failed: at least one cell failed or diverged
+  1    a run failed: at least one cell failed or diverged; for `tune`: an optimizer for which no trial came to
+       anything; for `check`: a check failed
   2    an option or an experiment file cannot be used
   3    data cannot be used
   4    the file system or the network refused
@@ -48,10 +52,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Run(run::Arguments),
+    Tune(tune::Arguments),
     Report(report::Arguments),
     Summary(summary::Arguments),
     Compare(compare::Arguments),
     Claims(claims::Arguments),
+    Check(check::Arguments),
+    ImportTrace(import_trace::Arguments),
     List(list::Arguments),
     Info(info::Arguments),
     Data(data::Arguments),
@@ -90,10 +97,13 @@ impl Verb {
         let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
         match self {
             Self::Run(arguments) => run::run(workbench, &arguments),
+            Self::Tune(arguments) => tune::run(workbench, &arguments),
             Self::Report(arguments) => done(report::run(&arguments)),
             Self::Summary(arguments) => done(summary::run(&arguments)),
             Self::Compare(arguments) => done(compare::run(&arguments)),
             Self::Claims(arguments) => claims::run(workbench, &arguments),
+            Self::ImportTrace(arguments) => done(import_trace::run(&arguments)),
+            Self::Check(arguments) => check::run(workbench, &arguments),
             Self::List(arguments) => done(list::run(workbench, &arguments)),
             Self::Info(arguments) => done(info::run(workbench, &arguments)),
             Self::Data(arguments) => done(data::run(workbench, &arguments)),

@@ -54,7 +54,7 @@ pub struct Arguments {
 const LEAST_MEMORY: u64 = 256 << 20;
 
 /// A number of bytes with a unit: `1GiB`, `800 MiB`, `2GB`.
-fn size(text: &str) -> std::result::Result<u64, String> {
+pub fn size(text: &str) -> std::result::Result<u64, String> {
     const UNITS: [(&str, f64); 6] = [
         ("KiB", 1024.0),
         ("MiB", 1_048_576.0),
@@ -80,7 +80,8 @@ pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
     let spec = load(workbench, &arguments.file)?;
     let folder = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(&spec.name));
     if arguments.dry_run {
-        show(&plan(workbench, &spec)?, &folder, arguments.format)?;
+        let plan = with_import_bar(|progress| Plan::new(&spec, workbench, progress))?;
+        show(&plan, &folder, arguments.format)?;
         return Ok(ExitCode::SUCCESS);
     }
     let Arguments { force, quiet, memory, .. } = *arguments;
@@ -103,7 +104,7 @@ pub fn run_and_judge(
     quiet: bool,
     memory: Option<u64>,
 ) -> Result<Outcome> {
-    let plan = plan(workbench, spec)?;
+    let plan = with_import_bar(|progress| Plan::new(spec, workbench, progress))?;
     count_interruptions()?;
     let options = Options { folder: folder.to_owned(), force, quiet, memory };
     let outcome = experiment::run(spec, &plan, &options)?;
@@ -143,7 +144,7 @@ fn note(count: usize, what: &str) -> String {
 }
 
 /// The experiment in a file or, where there is no such file, the one of this name in this program.
-fn load(workbench: &Workbench, file: &Path) -> Result<Spec> {
+pub fn load(workbench: &Workbench, file: &Path) -> Result<Spec> {
     let name = file.to_string_lossy();
     match super::list::EXPERIMENTS.iter().find(|(known, _)| *known == name) {
         Some((name, text)) if !file.exists() => Spec::parse(text, Path::new(&format!("{name}.toml")), workbench),
@@ -151,8 +152,8 @@ fn load(workbench: &Workbench, file: &Path) -> Result<Spec> {
     }
 }
 
-/// Plans, with a bar while a large dataset is imported.
-fn plan(workbench: &Workbench, spec: &Spec) -> Result<Plan> {
+/// Plans, with a bar while a large dataset is imported; `plan` is told where to say how far that is.
+pub fn with_import_bar(plan: impl FnOnce(&dyn Fn(u64, u64)) -> Result<Plan>) -> Result<Plan> {
     let bar = ProgressBar::hidden();
     if let Ok(style) = ProgressStyle::with_template("importing {bar:24} {bytes} of {total_bytes}, {eta} left") {
         bar.set_style(style);
@@ -164,12 +165,12 @@ fn plan(workbench: &Workbench, spec: &Spec) -> Result<Plan> {
         bar.set_length(total);
         bar.set_position(done);
     };
-    let plan = Plan::new(spec, workbench, &progress);
+    let plan = plan(&progress);
     bar.finish_and_clear();
     plan
 }
 
-fn show(plan: &Plan, folder: &Path, format: Format) -> Result<()> {
+pub fn show(plan: &Plan, folder: &Path, format: Format) -> Result<()> {
     if format == Format::Json {
         return output::json(plan);
     }

@@ -77,6 +77,17 @@ pub struct Splits {
     pub test: RowSet,
 }
 
+impl Splits {
+    /// The same without test rows, if `withheld`.
+    #[must_use]
+    pub fn withholding(mut self, withheld: bool) -> Self {
+        if withheld {
+            self.test = RowSet::Range(0..0);
+        }
+        self
+    }
+}
+
 /// Which part a row belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {

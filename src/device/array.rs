@@ -85,6 +85,13 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
+    /// Rows and columns of what is seen.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        let Shape { rows, columns, .. } = self.shape;
+        if self.transposed { (columns, rows) } else { (rows, columns) }
+    }
+
     /// The transposed matrix, as a factor of a product.
     #[must_use]
     pub fn t(mut self) -> Self {

@@ -47,6 +47,22 @@ pub enum Loss {
     Squared,
     /// `max(0, 1 - (2y - 1) o)`, targets 0 and 1, one output.
     Hinge,
+    /// `max(0, 1 - o)` for target 1, `max(0, o)` for target 0, one output, the class at 1/2 (Taylor et al. 2016, section 6).
+    UnitHinge,
+}
+
+impl Loss {
+    /// Whether it is piecewise linear: it has no curvature.
+    #[must_use]
+    pub fn is_hinge(self) -> bool {
+        matches!(self, Self::Hinge | Self::UnitHinge)
+    }
+
+    /// The output of a single unit above which the second class is the likelier one.
+    #[must_use]
+    pub fn threshold(self) -> f32 {
+        if matches!(self, Self::Squared | Self::UnitHinge) { 0.5 } else { 0.0 }
+    }
 }
 
 /// Rows of data as a device keeps them: features or targets with the shift and factor applied to each column.
@@ -103,6 +119,23 @@ pub struct Job {
     pub parameters: usize,
 }
 
+/// The constants of one step of Adam's update ([`Backend::adam`]).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamStep {
+    /// Share of the first moment that is kept.
+    pub beta1: f64,
+    /// Share of the second moment that is kept.
+    pub beta2: f64,
+    /// What `sqrt(v)` is multiplied with: `(1 - beta2^t)^(-1/2)`.
+    pub root_factor: f64,
+    /// Added to the root.
+    pub epsilon: f64,
+    /// Step size, the first moment's correction included: `a / (1 - beta1^t)`.
+    pub step_size: f64,
+    /// Share of the parameters that is kept: 1 less the decay.
+    pub keep: f64,
+}
+
 /// What is done to one block of rows: with the device to use, adding to a sum where `true` stands beside it, else
 /// overwriting it; answers another sum.
 pub type BlockBody<'a> = &'a (dyn Fn(&dyn Backend, Range<usize>, &mut Array, bool) -> Result<f64> + Sync);
@@ -139,6 +172,20 @@ pub trait Backend: Debug + Send + Sync {
     fn divide(&self, a: &mut Array, b: &Array);
     /// `a = max(a + shift, 1e-30)^exponent`.
     fn shifted_power(&self, a: &mut Array, shift: f32, exponent: f32);
+    /// Adam's update of the elements `range` of `a` with the gradient `g`, their moments beginning at `place` of `m` and `v`:
+    /// `m = beta1 m + (1 - beta1) g`, `v = beta2 v + (1 - beta2) g^2`, then
+    /// `a = keep a - step_size m / (root_factor sqrt(v) + epsilon)`. Without `m` the gradient itself takes its place.
+    #[allow(clippy::too_many_arguments, reason = "one visit of four arrays")]
+    fn adam(
+        &self,
+        a: &mut Array,
+        g: &Array,
+        range: Range<usize>,
+        m: Option<&mut Array>,
+        v: &mut Array,
+        place: usize,
+        step: AdamStep,
+    );
     /// `a += factor b` over a range of elements.
     fn add_range(&self, a: &mut Array, range: Range<usize>, factor: f32, b: &Array);
 
@@ -150,6 +197,14 @@ pub trait Backend: Debug + Send + Sync {
     fn squares(&self, out: ViewMut<'_>, a: View<'_>);
     /// `out = a diag(w)` for `w` of one row, a number for each column of `a`.
     fn scale_columns(&self, out: ViewMut<'_>, a: View<'_>, w: View<'_>);
+    /// `a = own a + factor b`.
+    fn blend(&self, own: f32, a: ViewMut<'_>, factor: f32, b: View<'_>);
+    /// `out = sum_i a_i o b_i` over rows `i`, for `out` of one row; added with `keep`.
+    fn column_dots(&self, out: ViewMut<'_>, keep: bool, a: View<'_>, b: View<'_>);
+    /// `sum_ij a_ij b_ij` in `f64`.
+    fn inner(&self, a: View<'_>, b: View<'_>) -> f64;
+    /// Number of elements above zero.
+    fn count_positive(&self, a: View<'_>) -> usize;
     /// `a = h(a + bias)` for a bias of one row, a number for each row of `a`; `h'` into `slope` where it must be kept.
     fn activate(&self, h: Activation, a: ViewMut<'_>, bias: View<'_>, slope: Option<ViewMut<'_>>);
     /// `t = (t + bias) o h'`: the tangent of [`Backend::activate`]; `kept` holds values, or slopes where they are kept.
@@ -159,8 +214,27 @@ pub trait Backend: Debug + Send + Sync {
 
     /// The sum of losses over examples; `factor d loss/d o` into the residual.
     fn loss(&self, loss: Loss, outputs: View<'_>, targets: View<'_>, residual: Option<(ViewMut<'_>, f32)>) -> f64;
+    /// The proximal step of every example's loss in the metric of a symmetric `Q >= 0`, whose lower triangle lies packed row
+    /// by row, an element a row of `metric`: `t = argmin l(c + Q t) + t'Q t/2 = -grad l(c + Q t)`. Answers the sums of
+    /// `l(c + Q t)` and `t'Q t`. Several outputs: softmax and squared losses.
+    fn loss_proximal(
+        &self,
+        loss: Loss,
+        center: View<'_>,
+        metric: View<'_>,
+        targets: View<'_>,
+        t: ViewMut<'_>,
+    ) -> [f64; 2];
+    /// `z = argmin gamma (a - max(z, 0))^2 + beta (z - m)^2`, element by element; answers the sums of `(a - max(z, 0))^2`,
+    /// `(z - m)^2` and of the squared change of `z`.
+    fn rectifier_proximal(&self, z: ViewMut<'_>, a: View<'_>, m: View<'_>, gamma: f32, beta: f32) -> [f64; 3];
     /// `t = factor H t` with the Hessian `H` of every example's loss in its outputs.
     fn loss_curvature(&self, loss: Loss, outputs: View<'_>, t: ViewMut<'_>, factor: f32);
+
+    /// `d loss/d o` at targets drawn from the distribution of which the loss is the negative log-likelihood, by the numbers in
+    /// `noise`: uniform ones, a row for each output (logistic) or one (softmax), or normal ones, a row for each output
+    /// (squared).
+    fn sampled_residual(&self, loss: Loss, outputs: View<'_>, noise: View<'_>, residual: ViewMut<'_>);
 
     /// Rows of a table as the columns of a matrix.
     fn load(&self, table: &Table, rows: Selection<'_>, out: ViewMut<'_>);
@@ -183,6 +257,16 @@ pub trait Backend: Debug + Send + Sync {
     /// # Errors
     /// If the iteration does not converge.
     fn symmetric_eigen(&self, a: View<'_>) -> Result<(Array, Array)>;
+    /// The inverse of a symmetric matrix with `ridge` added to its diagonal, found in `f64`.
+    ///
+    /// # Errors
+    /// If the sum is not positive definite.
+    fn inverse(&self, a: View<'_>, ridge: f64) -> Result<Array>;
+    /// The orthogonal factor `Q` of a square matrix `Q R`.
+    ///
+    /// # Errors
+    /// If LAPACK refuses.
+    fn orthogonal_factor(&self, a: View<'_>) -> Result<Array>;
 }
 
 /// A device that is shared by everything that lives on it.

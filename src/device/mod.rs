@@ -11,7 +11,7 @@ mod matrix;
 pub mod panels;
 
 pub use array::Array;
-pub use backend::{Activation, Backend, BlockBody, Device, Job, Loss, Table};
+pub use backend::{Activation, AdamStep, Backend, BlockBody, Device, Job, Loss, Table};
 pub use cpu::design::Selection;
 pub use matrix::Matrix;
 pub use panels::{PANEL_ROWS, Panels};

@@ -14,6 +14,7 @@ use super::record::{
 };
 use super::spec::Reported;
 use super::trace::{Trace, write_row_outcomes};
+use crate::device::cpu::on_worker;
 use crate::error::{Error, Result};
 use crate::measure::clock::{Clock, Section};
 use crate::measure::compression::compressed_bytes;
@@ -41,7 +42,7 @@ pub fn run(workbench: &Workbench, folder: &Path, memory: Option<u64>) -> Result<
     let folder = CellFolder::new(folder);
     let config: CellConfig = read_json(&folder.config())?;
     write_json(&folder.environment(), &Environment::gather(config.threads))?;
-    let result = match attempt(workbench, &folder, &config, &mut clock) {
+    let result = match on_worker(|| attempt(workbench, &folder, &config, &mut clock)) {
         Ok(result) => result,
         Err(error) => {
             say(format_args!("error: {error}"));
@@ -68,7 +69,7 @@ fn attempt(workbench: &Workbench, folder: &CellFolder, config: &CellConfig, cloc
     let mut run = Run {
         config,
         model,
-        oracle: Oracle::new(model, entry.name, entry.needs, config.seed, opened.block_rows),
+        oracle: Oracle::new(model, entry.name, &entry.needs_with(&settings), config.seed, opened.block_rows),
         optimizer: (entry.build)(&settings)?,
         parameters,
         clock,

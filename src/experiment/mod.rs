@@ -3,7 +3,9 @@
 mod budget;
 mod cell;
 mod checkpoint;
+pub mod conformance;
 mod document;
+mod import;
 mod interrupt;
 mod message;
 mod plan;
@@ -14,9 +16,11 @@ mod reference;
 mod runner;
 mod spec;
 mod trace;
+pub mod tune;
 
 pub use budget::{Budget, Schedule};
 pub use checkpoint::read_weights;
+pub use import::{Import, import};
 pub use interrupt::{count as interruptions, install as count_interruptions};
 pub use plan::{Absent, NUMERICS_VERSION, Plan, Skipped};
 pub use progress::{Names, say};

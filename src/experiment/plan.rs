@@ -183,7 +183,7 @@ impl Planner<'_> {
             let fits = match &mut fits {
                 Some(fits) => fits,
                 empty => {
-                    let data = model_data(&opened.table, &splits);
+                    let data = model_data(&opened.table, &splits.withholding(self.spec.withhold_test));
                     let fit = |point: &Point<'_, ModelEntry>| Fit::of((point.entry.build)(&data, &point.settings));
                     empty.insert(models.iter().map(fit).collect::<Result<_>>()?)
                 }
@@ -235,8 +235,8 @@ impl Planner<'_> {
         }));
         let budget = optimizer.spec.budget.or(spec.budget).unwrap_or_default();
         let hyperparameters = optimizer.values();
-        let reason = fit.refusal(optimizer.entry);
-        let random = optimizer.entry.stochastic || model.entry.random_start;
+        let reason = fit.refusal(optimizer.entry, &optimizer.settings);
+        let random = optimizer.entry.draws_with(&optimizer.settings) || model.entry.random_start;
         let seeds = if random && reason.is_none() { spec.seeds.len() } else { 1 };
         for (position, &seed) in spec.seeds.iter().take(seeds).enumerate() {
             // Seconds are left out: they truncate a cell and change none of its numbers.
@@ -255,6 +255,9 @@ impl Planner<'_> {
             });
             if spec.inspect {
                 identity["inspect"] = true.into();
+            }
+            if spec.withhold_test {
+                identity["test"] = "withheld".into();
             }
             let cell = content_hash(&identity);
             let origin = Origin {
@@ -286,6 +289,7 @@ impl Planner<'_> {
                 evaluate: spec.evaluate,
                 inspect: spec.inspect,
                 threads: spec.threads,
+                withhold_test: spec.withhold_test,
             };
             match &reason {
                 Some(reason) => self.plan.skipped.push(Skipped { cell: config, reason: reason.clone() }),
@@ -390,10 +394,10 @@ impl Fit {
     }
 
     /// Why an optimizer does not fit, if it does not.
-    fn refusal(&self, optimizer: &OptimizerEntry) -> Option<String> {
+    fn refusal(&self, optimizer: &OptimizerEntry, settings: &Settings) -> Option<String> {
         match self {
             Self::Unfit(reason) => Some(reason.clone()),
-            Self::Model(model) => optimizer.needs.iter().find_map(|&need| {
+            Self::Model(model) => optimizer.needs_with(settings).into_iter().find_map(|need| {
                 let reason = model.offers(need).err()?;
                 Some(format!("{} needs the {need}, and {reason}", optimizer.name))
             }),

@@ -73,7 +73,7 @@ pub fn open(workbench: &Workbench, config: &CellConfig, settings: &Settings) -> 
         let finding = "its content is not what it was when the experiment was planned";
         return Err(DataError::new(&dataset.name, finding, "run the experiment again").into());
     }
-    let splits = dataset.split.apply(&table)?;
+    let splits = dataset.split.apply(&table)?.withholding(config.withhold_test);
     let data = model_data(&table, &splits);
     drop(table);
     let model = (workbench.model(&config.model.name)?.build)(&data, settings)?;

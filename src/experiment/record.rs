@@ -95,6 +95,9 @@ pub struct CellConfig {
     pub inspect: bool,
     /// Threads.
     pub threads: usize,
+    /// Whether it is given no test rows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withhold_test: bool,
 }
 
 /// How a cell ended.

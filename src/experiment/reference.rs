@@ -140,7 +140,9 @@ fn solve_problem(workbench: &Workbench, config: &CellConfig) -> Result<Option<Re
     let opened = problem::open(workbench, config, &settings)?;
     for Solver { name, settings, most_steps } in SOLVERS {
         let Ok(entry) = workbench.optimizer(name) else { continue };
-        if let Some(reason) = entry.needs.iter().find_map(|&need| opened.model.offers(need).err()) {
+        let chosen = solver_settings(entry, settings)?;
+        let lacking = entry.needs_with(&chosen).into_iter().find_map(|need| opened.model.offers(need).err());
+        if let Some(reason) = lacking {
             say(format_args!("{name} does not fit: {reason}"));
             continue;
         }
@@ -153,6 +155,13 @@ fn solve_problem(workbench: &Workbench, config: &CellConfig) -> Result<Option<Re
     Ok(None)
 }
 
+/// A solver's settings, as far as the optimizer of its name has them.
+fn solver_settings(entry: &OptimizerEntry, settings: &[(&str, f64)]) -> Result<Settings> {
+    let known = settings.iter().filter(|(name, _)| entry.settings.iter().any(|setting| setting.name == *name));
+    let values: Values = known.map(|(name, value)| ((*name).to_owned(), SettingValue::Real(*value))).collect();
+    Settings::check("reference", entry.settings, &values)
+}
+
 fn solve_with(
     model: &dyn Model,
     entry: &OptimizerEntry,
@@ -161,12 +170,10 @@ fn solve_with(
     config: &CellConfig,
 ) -> Result<Reference> {
     let started = Instant::now();
-    let known = settings.iter().filter(|(name, _)| entry.settings.iter().any(|setting| setting.name == *name));
-    let values: Values = known.map(|(name, value)| ((*name).to_owned(), SettingValue::Real(*value))).collect();
-    let settings = Settings::check("reference", entry.settings, &values)?;
+    let settings = solver_settings(entry, settings)?;
     let mut optimizer = (entry.build)(&settings)?;
     let mut parameters = model.initial(&mut stream(config.seed, Stream::Initialization));
-    let mut oracle = Oracle::new(model, entry.name, entry.needs, config.seed, 1);
+    let mut oracle = Oracle::new(model, entry.name, &entry.needs_with(&settings), config.seed, 1);
     optimizer.start(&mut oracle, &parameters)?;
     let mut ending = "the limit of steps or time was reached".to_owned();
     while oracle.step() < most_steps && started.elapsed() < LIMIT {

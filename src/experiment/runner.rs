@@ -1,6 +1,7 @@
 //! Runs a plan: one process per cell, one after another; finished cells are not run twice, interrupted ones go on.
 
 use super::checkpoint::Checkpoint;
+use super::import;
 use super::interrupt;
 use super::message::Message;
 use super::plan::Plan;
@@ -141,7 +142,7 @@ fn create(folder: &Path) -> Result<()> {
 }
 
 /// Keeps two runs of one experiment apart.
-fn lock(folder: &Path) -> Result<File> {
+pub(super) fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(".lock");
     let file =
         OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(Error::io(&path, "open"))?;
@@ -169,7 +170,8 @@ fn set_aside(folder: &Path, plan: &Plan) -> Result<()> {
         for entry in entries {
             let entry = entry.map_err(Error::io(from, "read"))?;
             let (name, path) = (entry.file_name(), entry.path());
-            let is_cell = path.join("config.json").exists();
+            // What was imported belongs to no plan.
+            let is_cell = path.join("config.json").exists() && !path.join(import::MARK).exists();
             if is_cell && name.to_str().is_some_and(wanted) && !to.join(&name).exists() {
                 create(to)?;
                 fs::rename(&path, to.join(&name)).map_err(Error::io(&path, "move"))?;

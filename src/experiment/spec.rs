@@ -4,6 +4,7 @@
 
 use super::budget::{Budget, Schedule};
 use super::document::{Field, Section, Source};
+use super::tune::{self, Tune};
 use crate::claim::{Claim, Comparison, Expectation, place_mistake};
 use crate::data::open::{Choice, Source as DataSource, SplitChoice};
 use crate::data::registry::find_in;
@@ -47,6 +48,10 @@ pub struct Spec {
     pub models: Vec<ComponentSpec>,
     /// The optimizers, with grids of settings.
     pub optimizers: Vec<ComponentSpec>,
+    /// How its optimizers are tuned, where it says so.
+    pub tune: Option<Tune>,
+    /// Whether cells are given no test rows: those of a search, which must not see any.
+    pub withhold_test: bool,
     /// The text of the file.
     pub text: String,
 }
@@ -226,6 +231,8 @@ impl Spec {
                 let tables = root.tables("optimizer", "[[optimizer]]")?;
                 tables.iter().map(|section| component(section, "optimizer", &names, true)).collect::<Result<_>>()?
             },
+            tune: tune::read_section(&root)?,
+            withhold_test: false,
             text: text.to_owned(),
         };
         root.finish()?;

@@ -5,7 +5,7 @@ use super::record::write_whole;
 use crate::error::{Error, Result};
 use crate::model::RowOutcomes;
 use polars::prelude::{
-    Column, DataFrame, NamedFrom, ParquetCompression, ParquetReader, ParquetWriter, SerReader, Series,
+    Column, DataFrame, DataType, NamedFrom, ParquetCompression, ParquetReader, ParquetWriter, SerReader, Series,
 };
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -130,6 +130,23 @@ fn column(name: &str, values: &[f64]) -> Column {
         let values: Vec<Option<f64>> = values.iter().map(|v| (!v.is_nan()).then_some(*v)).collect();
         Series::new(name.into(), values).into()
     }
+}
+
+/// Reads a trace that this program wrote.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Numeric`] where the file is no trace.
+pub fn read(path: &Path) -> Result<Trace> {
+    let refused = |error: polars::error::PolarsError| Error::Numeric(format!("{}: {error}", path.display()));
+    let file = File::open(path).map_err(Error::io(path, "read"))?;
+    let frame = ParquetReader::new(file).finish().map_err(refused)?;
+    let mut columns = BTreeMap::new();
+    for column in frame.columns() {
+        let numbers = column.cast(&DataType::Float64).map_err(refused)?;
+        let numbers = numbers.f64().map_err(refused)?.iter().map(|value| value.unwrap_or(f64::NAN)).collect();
+        columns.insert(column.name().to_string(), numbers);
+    }
+    Trace::from_columns(columns).ok_or_else(|| Error::Numeric(format!("{}: it is no trace", path.display())))
 }
 
 /// The smallest value of a column of a trace on disk.

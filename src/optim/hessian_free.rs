@@ -11,7 +11,7 @@
 //! - adapt `lambda` by the ratio of actual to predicted fall, predicted without damping (section 4.1);
 //! - line search with Armijo's condition, or reject the step (section 4.6).
 
-use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
+use super::{Optimizer, OptimizerEntry, Promises, Size, StateVisitor, Step};
 use crate::error::Result;
 use crate::oracle::{Batch, Capability, CurvatureMatrix, Oracle, Rows, Setting, Settings, Vector};
 
@@ -23,14 +23,16 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
     needs: &[Capability::Value, Capability::Gradient, Capability::CurvatureProduct, Capability::SquaredGradients],
     stochastic: true,
     settings: &[
-        Setting::real("damping", "1", 0.0, f64::INFINITY, "lambda at the start").log(),
+        Setting::real("damping", "1", 0.0, f64::INFINITY, "lambda at the start").log().search(1e-3, 100.0),
         Setting::choice(
             "damping_rule",
             "levenberg-marquardt",
             &["levenberg-marquardt", "constant"],
             "adapt lambda by the reduction ratio, or keep it",
         ),
-        Setting::whole("cg_iterations", "250", 1, 100_000, "at most this many conjugate-gradient iterations a step"),
+        Setting::whole("cg_iterations", "250", 1, 100_000, "at most this many conjugate-gradient iterations a step")
+            .log()
+            .search(10.0, 250.0),
         Setting::real("cg_start", "0.95", 0.0, 1.0, "share of the last solution that CG starts from"),
         Setting::real("cg_tolerance", "5e-4", 0.0, 1.0, "relative progress of phi per iteration that ends CG").log(),
         Setting::switch("preconditioner", "true", "precondition by the mean squared gradient"),
@@ -304,6 +306,14 @@ impl Optimizer for HessianFree {
         }
         self.last = vec![kept.into_iter().next_back().expect("CG keeps its final iterate").d];
         Ok(Step::Continue)
+    }
+
+    fn promises(&self, _: &Size<'_>) -> Promises {
+        // The gradient and its squares, a product an iteration (a forward and a backward pass more than a gradient's), and
+        // values: of the kept iterates and along the line.
+        let products = 2.0 * (self.cg_iterations as f64 + 1.0);
+        let kept = (self.cg_iterations as f64).ln() / KEPT_RATIO.ln() + 2.0;
+        Promises { convex_gap: 1e-8, step_gradients: Some(2.0 + products + kept + REDUCTIONS as f64 + 2.0) }
     }
 
     fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {

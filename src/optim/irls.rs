@@ -13,7 +13,7 @@ mod head;
 
 pub use head::ENTRY as HEAD;
 
-use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
+use super::{Optimizer, OptimizerEntry, Promises, Size, StateVisitor, Step};
 use crate::device::cpu::linalg::{self, ScaledCholesky};
 use crate::error::{Error, Result};
 use crate::oracle::{Capability, Finding, Information, Oracle, Rows, Separation, Setting, Settings, Vector};
@@ -276,6 +276,9 @@ impl Irls {
             self.halved += 1;
             parameters.copy_from(previous);
             if self.halved > self.halvings as u64 {
+                // A far step may overshoot the finite numbers; one as short as this does not.
+                oracle.finite("the objective along the step", system.value)?;
+                oracle.finite("the gradient along the step", system.gradient.norm_max())?;
                 let halvings = self.halvings;
                 return Ok(Step::Stopped(format!("the objective rose along the step, even halved {halvings} times")));
             }
@@ -429,6 +432,13 @@ impl Optimizer for Irls {
         } else {
             self.exact_step(oracle, parameters)
         }
+    }
+
+    fn promises(&self, size: &Size<'_>) -> Promises {
+        // A row's part of the information is p^2 operations where its gradient is 4p; beside it one factorization and, at
+        // most, one pass that looks for dependent columns or separation.
+        let p = size.layout.len() as f64;
+        Promises { convex_gap: 1e-10, step_gradients: Some(3.0 + p / 2.0 + p.powi(3) / size.gradient_flops) }
     }
 
     fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {

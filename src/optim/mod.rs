@@ -1,15 +1,31 @@
 //! Optimizers: each in a file of its own, behind the oracle, knowing no model and no dataset.
 
+pub mod adamw;
 pub mod admm;
+mod descent;
 pub mod hessian_free;
 pub mod irls;
+pub mod k_fac;
+pub mod l_bfgs;
+mod line_search;
+pub mod muon;
+pub mod newton_cg;
+pub mod nonlinear_cg;
+pub mod saga;
+pub mod schedule_free;
 pub mod sgd;
+pub mod soap;
 mod state;
+mod stochastic;
 
 pub use state::{StateReader, StateVisitor, StateWriter};
 
 use crate::error::Result;
-use crate::oracle::{Capability, Counters, Finding, Oracle, Problem, Setting, Settings, Stream, Vector, stream};
+use crate::oracle::{
+    Capability, Counters, Finding, Layout, Need, Oracle, Problem, Setting, SettingRange, SettingValue, Settings,
+    Stream, Vector, stream,
+};
+use std::sync::Arc;
 
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +36,34 @@ pub enum Step {
     Converged(String),
     /// No further progress is possible, or no finite optimum exists; the reason in words.
     Stopped(String),
+}
+
+/// A problem's size, on which the cost of a step depends.
+#[derive(Debug, Clone, Copy)]
+pub struct Size<'a> {
+    /// Training rows.
+    pub rows: usize,
+    /// The parameters' blocks.
+    pub layout: &'a Arc<Layout>,
+    /// Floating-point operations of one gradient over all rows.
+    pub gradient_flops: f64,
+}
+
+/// What an optimizer promises under its settings; `parsimony check` holds it to that.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Promises {
+    /// How near the optimum of a small, well-conditioned convex problem it comes, as a share of the objective's fall from
+    /// the start to the optimum.
+    pub convex_gap: f64,
+    /// The most work of one step, in gradients over all rows ([`Oracle::gradient_equivalents`]); `None` where nothing is
+    /// promised.
+    pub step_gradients: Option<f64>,
+}
+
+impl Default for Promises {
+    fn default() -> Self {
+        Self { convex_gap: 1e-2, step_gradients: None }
+    }
 }
 
 /// Something that moves parameters by questions to an [`Oracle`].
@@ -45,6 +89,12 @@ pub trait Optimizer {
         parameters
     }
 
+    /// What it promises on a problem of this size.
+    fn promises(&self, size: &Size<'_>) -> Promises {
+        let _ = size;
+        Promises::default()
+    }
+
     /// Shows everything that outlives a step to the visitor, always in the same order: this one method saves,
     /// restores and measures the state.
     fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {
@@ -61,7 +111,7 @@ pub struct OptimizerEntry {
     pub summary: &'static str,
     /// Where it comes from: author, year, section.
     pub paper: &'static str,
-    /// The capabilities it needs.
+    /// The capabilities it always needs; a choice among its settings may need more.
     pub needs: &'static [Capability],
     /// Whether it draws random numbers; if not, several seeds are one cell.
     pub stochastic: bool,
@@ -69,6 +119,74 @@ pub struct OptimizerEntry {
     pub settings: &'static [Setting],
     /// Builds it from checked settings.
     pub build: fn(&Settings) -> Result<Box<dyn Optimizer>>,
+}
+
+impl OptimizerEntry {
+    fn chosen<'a>(&'a self, settings: &'a Settings) -> impl Iterator<Item = &'a Need> {
+        self.settings.iter().flat_map(|setting| {
+            let needs = setting.needs.iter();
+            needs.filter(|need| settings.values().get(setting.name) == Some(&SettingValue::Word(need.word.into())))
+        })
+    }
+
+    /// The capabilities that it needs with the given settings.
+    #[must_use]
+    pub fn needs_with(&self, settings: &Settings) -> Vec<Capability> {
+        let chosen = self.chosen(settings).flat_map(|need| need.capabilities);
+        self.needs.iter().chain(chosen).copied().collect()
+    }
+
+    /// Whether it draws random numbers with the given settings.
+    #[must_use]
+    pub fn draws_with(&self, settings: &Settings) -> bool {
+        self.stochastic || self.chosen(settings).any(|need| need.draws)
+    }
+
+    /// The optimizer under each word of a choice that decides what it needs, as an entry of its own that has this word alone
+    /// and the settings that count under it; itself where there is no such choice.
+    #[must_use]
+    pub fn by_needs(&self) -> Vec<Self> {
+        let Some(choice) = self.settings.iter().find(|setting| !setting.needs.is_empty()) else {
+            return vec![self.clone()];
+        };
+        let under = |need: &'static Need| {
+            let words: &'static [&'static str] = std::slice::from_ref(&need.word);
+            let counts =
+                |setting: &&Setting| setting.of.is_none_or(|(name, of)| name != choice.name || of.contains(&need.word));
+            let settings = self.settings.iter().filter(counts).map(|&setting| match setting.name == choice.name {
+                true => Setting { range: SettingRange::Choice(words), default: need.word, needs: &[], ..setting },
+                false => Setting { of: None, ..setting },
+            });
+            let capabilities: Vec<Capability> = self.needs.iter().chain(need.capabilities).copied().collect();
+            // Settings and needs of a registry live as long as the program: so do these few.
+            Self {
+                needs: capabilities.leak(),
+                stochastic: self.stochastic || need.draws,
+                settings: settings.collect::<Vec<_>>().leak(),
+                ..self.clone()
+            }
+        };
+        choice.needs.iter().map(under).collect()
+    }
+
+    /// What it needs, in words, with the choices that need it.
+    #[must_use]
+    pub fn needs_in_words(&self) -> String {
+        let chosen = self.settings.iter().flat_map(|setting| {
+            setting.needs.iter().map(|need| {
+                let names: Vec<_> = need.capabilities.iter().map(ToString::to_string).collect();
+                format!("{} = {}: {}", setting.name, need.word, names.join(" and "))
+            })
+        });
+        let always = self.needs.iter().map(ToString::to_string);
+        always.chain(chosen).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether some of its settings make it draw random numbers.
+    #[must_use]
+    pub fn may_draw(&self) -> bool {
+        self.stochastic || self.settings.iter().any(|setting| setting.needs.iter().any(|need| need.draws))
+    }
 }
 
 impl std::fmt::Debug for OptimizerEntry {
@@ -105,7 +223,7 @@ pub fn minimize(
     max_steps: u64,
 ) -> Result<Fit> {
     let mut optimizer = (entry.build)(settings)?;
-    let mut oracle = Oracle::new(problem, entry.name, entry.needs, seed, 1);
+    let mut oracle = Oracle::new(problem, entry.name, &entry.needs_with(settings), seed, 1);
     let mut parameters = problem.initial(&mut stream(seed, Stream::Initialization));
     optimizer.start(&mut oracle, &parameters)?;
     let mut outcome = Step::Continue;
@@ -125,5 +243,20 @@ pub fn minimize(
 /// The optimizers of this crate, in the order in which they are listed.
 #[must_use]
 pub fn registry() -> Vec<OptimizerEntry> {
-    vec![sgd::ENTRY, irls::ENTRY, irls::HEAD, admm::ENTRY, hessian_free::ENTRY]
+    vec![
+        sgd::ENTRY,
+        adamw::ENTRY,
+        schedule_free::ENTRY,
+        l_bfgs::ENTRY,
+        nonlinear_cg::ENTRY,
+        newton_cg::ENTRY,
+        saga::ENTRY,
+        muon::ENTRY,
+        soap::ENTRY,
+        k_fac::ENTRY,
+        irls::ENTRY,
+        irls::HEAD,
+        admm::ENTRY,
+        hessian_free::ENTRY,
+    ]
 }

@@ -3,23 +3,29 @@
 //! Every value, gradient, product, solve, data pass, floating-point operation and byte passes through [`Oracle`] and
 //! is added up in [`Counters`]. An optimizer may only ask what it declared: an undeclared question is an error.
 
+mod layers;
 mod problem;
 mod sampling;
 mod settings;
 mod vector;
 
+pub use layers::{Fit, Head, JointStep, Layer, LayerSplitting, LocalStep, LocalSums, LocalVariables};
 pub use problem::{
-    Accuracy, Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, Gradient, HeadEquations, HeadSystem,
-    Information, NormalEquations, NormalSystem, Offer, Problem, Rows, Separation, SquaredGradients, Value,
+    Accuracy, Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, FactoredLayer, FisherTargets, Gradient,
+    HeadEquations, HeadSystem, Information, KroneckerFactors, KroneckerPair, NormalEquations, NormalSystem, Offer,
+    Problem, RowResiduals, Rows, Separation, Smoothness, SquaredGradients, Value,
 };
 pub use sampling::{Batch, Sampler, Stream, draw_rows, stream};
-pub use settings::{Setting, SettingRange, SettingValue, Settings, did_you_mean};
+pub use settings::{Need, Search, Setting, SettingRange, SettingValue, Settings, did_you_mean};
 pub use vector::{Block, Layout, Vector};
 
 use crate::error::{Error, Result};
+use ndarray::Array2;
+use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What has been asked so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -65,9 +71,12 @@ pub struct Oracle<'a> {
     counters: Counters,
     sampler: Sampler,
     rng: ChaCha8Rng,
+    /// Where the targets of a step's Fisher matrix begin: never moved, so that they follow from seed and step alone.
+    targets: ChaCha8Rng,
     notes: BTreeMap<String, f64>,
     findings: Vec<Finding>,
     step: u64,
+    undeclared: RefCell<BTreeSet<Capability>>,
 }
 
 impl<'a> Oracle<'a> {
@@ -88,9 +97,11 @@ impl<'a> Oracle<'a> {
             counters: Counters::default(),
             sampler: Sampler::new(seed, problem.rows(), block_rows),
             rng: stream(seed, Stream::Optimizer),
+            targets: stream(seed, Stream::Targets),
             notes: BTreeMap::new(),
             findings: Vec::new(),
             step: 0,
+            undeclared: RefCell::default(),
         }
     }
 
@@ -104,6 +115,12 @@ impl<'a> Oracle<'a> {
     #[must_use]
     pub fn coordinate_names(&self) -> Vec<String> {
         self.problem.coordinate_names()
+    }
+
+    /// Names of the blocks that are matrices from units to hidden units.
+    #[must_use]
+    pub fn hidden_matrices(&self) -> Vec<String> {
+        self.problem.hidden_matrices()
     }
 
     /// The optimizer's current step, counted from 1.
@@ -191,6 +208,7 @@ impl<'a> Oracle<'a> {
 
     fn declared<T>(&self, capability: Capability, offer: Offer<T>) -> Result<T> {
         let reason = if !self.declared.contains(&capability) {
+            self.undeclared.borrow_mut().insert(capability);
             format!("it asked for the {capability}, which it did not declare among its needs")
         } else {
             match offer {
@@ -199,6 +217,12 @@ impl<'a> Oracle<'a> {
             }
         };
         Err(Error::Unsupported { optimizer: self.optimizer.clone(), problem: "this problem".into(), reason })
+    }
+
+    /// Capabilities that were asked for, and refused, because the optimizer did not declare them.
+    #[must_use]
+    pub fn undeclared(&self) -> BTreeSet<Capability> {
+        self.undeclared.borrow().clone()
     }
 
     fn count(&mut self, cost: Cost) {
@@ -210,6 +234,11 @@ impl<'a> Oracle<'a> {
     /// Counts linear algebra that an optimizer does on its own: `flops` operations of one factorization and solve.
     pub fn count_solve(&mut self, flops: f64) {
         self.counters.solves += 1;
+        self.counters.flops += flops;
+    }
+
+    /// Counts products of matrices that an optimizer forms on its own.
+    pub fn count_flops(&mut self, flops: f64) {
         self.counters.flops += flops;
     }
 
@@ -348,6 +377,35 @@ impl<'a> Oracle<'a> {
         Ok(answer.value)
     }
 
+    fn factors(&self) -> Result<&'a dyn KroneckerFactors> {
+        let problem = self.problem;
+        self.declared(Capability::KroneckerFactors, problem.kronecker_factors())
+    }
+
+    /// The layers that have Kronecker factors, and the strength of the ridge on their weights.
+    ///
+    /// # Errors
+    /// If undeclared or lacking.
+    pub fn factored_layers(&self) -> Result<(Vec<FactoredLayer>, f64)> {
+        let factors = self.factors()?;
+        Ok((factors.factored_layers(), factors.ridge()))
+    }
+
+    /// Kronecker factors of every layer at a point: with `drawn` at targets from the model's distribution, anew each step
+    /// and from a random stream of their own, else at the data's.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn kronecker_factors(&mut self, at: &Vector, rows: Rows<'_>, drawn: bool) -> Result<Vec<KroneckerPair>> {
+        let mut rng = self.targets.clone();
+        rng.set_word_pos(2 * u128::from(self.step));
+        let targets = if drawn { FisherTargets::Drawn(rng.next_u64()) } else { FisherTargets::Data };
+        let answer = self.factors()?.factors(at, rows, targets)?;
+        self.counters.gradients += 1;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
     /// A local proximal step of one row block.
     ///
     /// # Errors
@@ -369,6 +427,44 @@ impl<'a> Oracle<'a> {
         Ok(())
     }
 
+    /// Numbers of a row's residual.
+    ///
+    /// # Errors
+    /// If undeclared or lacking.
+    pub fn residual_size(&self) -> Result<usize> {
+        Ok(self.declared(Capability::RowResiduals, self.problem.row_residuals())?.residual_size())
+    }
+
+    /// Exchanges residuals of rows in a table; `change` is the sum over them of the gradient's change, the answer the sum of
+    /// their losses. Counted as a gradient.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn exchange_residuals(
+        &mut self,
+        at: &Vector,
+        rows: Rows<'_>,
+        table: &mut [f64],
+        change: &mut Vector,
+    ) -> Result<f64> {
+        let answer = self
+            .declared(Capability::RowResiduals, self.problem.row_residuals())?
+            .exchange_residuals(at, rows, table, change)?;
+        self.counters.gradients += 1;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
+    /// Upper bounds of how fast gradients change.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn smoothness(&mut self) -> Result<Smoothness> {
+        let answer = self.declared(Capability::RowResiduals, self.problem.row_residuals())?.smoothness()?;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
     /// The regularizer's proximal map.
     ///
     /// # Errors
@@ -376,6 +472,63 @@ impl<'a> Oracle<'a> {
     pub fn proximal_regularizer(&mut self, weight: f64, v: &mut Vector) -> Result<()> {
         self.declared(Capability::Consensus, self.problem.consensus())?.proximal_regularizer(weight, v);
         Ok(())
+    }
+
+    /// The layers of a network that is split, and the strength of its ridge.
+    ///
+    /// # Errors
+    /// If undeclared or lacking.
+    pub fn layers(&self) -> Result<(Vec<Layer>, f64)> {
+        let splitting = self.declared(Capability::Layers, self.problem.layer_splitting())?;
+        Ok((splitting.layers(), splitting.ridge()))
+    }
+
+    /// The mean Gram matrix of the first layer's inputs and a constant one, over all rows.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn input_gram(&mut self) -> Result<Array2<f64>> {
+        let answer = self.declared(Capability::Layers, self.problem.layer_splitting())?.input_gram()?;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
+    /// Joint local steps of all outputs and activations of some rows.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn joint_step(
+        &mut self,
+        at: &Vector,
+        rows: Rows<'_>,
+        penalty: f64,
+        head: Head,
+        with_grams: bool,
+    ) -> Result<JointStep> {
+        let splitting = self.declared(Capability::Layers, self.problem.layer_splitting())?;
+        let answer = splitting.joint_step(at, rows, penalty, head, with_grams)?;
+        self.counters.solves += 1;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
+    /// Local variables of all training rows, for use with [`Oracle::visit`].
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or they would be too large.
+    pub fn local_variables(&self) -> Result<Box<dyn LocalVariables>> {
+        self.declared(Capability::Layers, self.problem.layer_splitting())?.local_variables()
+    }
+
+    /// Takes local steps on every row block, in order.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    pub fn visit(&mut self, variables: &mut dyn LocalVariables, at: &Vector, steps: &[LocalStep]) -> Result<LocalSums> {
+        let answer = variables.visit(at, steps)?;
+        self.counters.solves += 1;
+        self.count(answer.cost);
+        Ok(answer.value)
     }
 
     /// What a checkpoint needs to go on from here.

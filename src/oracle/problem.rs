@@ -4,8 +4,10 @@
 //! optimizer names the [`Capability`]s it needs, a problem offers those it has, and says in words why it lacks
 //! another. Every answer carries its [`Cost`]; the [`Oracle`](super::Oracle) adds it up.
 
+use super::layers::LayerSplitting;
 use super::sampling::Batch;
-use super::vector::{Layout, Vector};
+use super::vector::{Block, Layout, Vector};
+use crate::device::Matrix;
 use crate::error::Result;
 use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;
@@ -29,20 +31,29 @@ pub enum Capability {
     NormalEquations,
     /// Normal equations of the last layer while those below are held, with the gradient of everything.
     HeadEquations,
+    /// Gradients of single rows as a few numbers each.
+    RowResiduals,
+    /// Second moments of every layer's inputs and of the derivatives in its linear outputs.
+    KroneckerFactors,
     /// The sum of row blocks' losses plus a regularizer with a known proximal map.
     Consensus,
+    /// A network split layer by layer into constraints between activations and outputs.
+    Layers,
 }
 
 impl Capability {
     /// All capabilities.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Value,
         Self::Gradient,
         Self::CurvatureProduct,
         Self::SquaredGradients,
         Self::NormalEquations,
         Self::HeadEquations,
+        Self::RowResiduals,
+        Self::KroneckerFactors,
         Self::Consensus,
+        Self::Layers,
     ];
 }
 
@@ -55,7 +66,10 @@ impl fmt::Display for Capability {
             Self::SquaredGradients => "squared gradients",
             Self::NormalEquations => "normal equations",
             Self::HeadEquations => "normal equations of the last layer",
+            Self::RowResiduals => "residuals of single rows",
+            Self::KroneckerFactors => "Kronecker factors of layers",
             Self::Consensus => "consensus splitting",
+            Self::Layers => "layer-wise splitting",
         })
     }
 }
@@ -124,6 +138,12 @@ pub trait Problem: Send + Sync {
         blocks.iter().flat_map(|b| (0..b.rows * b.columns).map(move |i| format!("{}[{i}]", b.name))).collect()
     }
 
+    /// Names of the blocks that are matrices from units to hidden units. Embeddings and what leads to the outputs are none;
+    /// what leads from inputs that are numbers is one.
+    fn hidden_matrices(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Where training starts; draws from `rng` if the start is random.
     fn initial(&self, rng: &mut ChaCha8Rng) -> Vector;
 
@@ -157,9 +177,24 @@ pub trait Problem: Send + Sync {
         Err("it has no layers, or its last one is no generalized linear model of those below".into())
     }
 
+    /// Residuals of single rows.
+    fn row_residuals(&self) -> Offer<&dyn RowResiduals> {
+        Err("the gradients of its rows are not multiples of fixed columns".into())
+    }
+
+    /// Kronecker factors of layers.
+    fn kronecker_factors(&self) -> Offer<&dyn KroneckerFactors> {
+        Err("it is not made of dense layers whose factors it forms".into())
+    }
+
     /// A splitting by row blocks.
     fn consensus(&self) -> Offer<&dyn Consensus> {
         Err("it is not split by row blocks".into())
+    }
+
+    /// A splitting layer by layer.
+    fn layer_splitting(&self) -> Offer<&dyn LayerSplitting> {
+        Err("it has no layers".into())
     }
 
     /// `Ok` if the problem has a capability, else the reason why it has not.
@@ -174,7 +209,10 @@ pub trait Problem: Send + Sync {
             Capability::SquaredGradients => self.squared_gradients().map(drop),
             Capability::NormalEquations => self.normal_equations().map(drop),
             Capability::HeadEquations => self.head_equations().map(drop),
+            Capability::RowResiduals => self.row_residuals().map(drop),
+            Capability::KroneckerFactors => self.kronecker_factors().map(drop),
             Capability::Consensus => self.consensus().map(drop),
+            Capability::Layers => self.layer_splitting().map(drop),
         }
     }
 }
@@ -337,6 +375,84 @@ pub trait HeadEquations {
     /// # Errors
     /// If the data cannot be read.
     fn head_system(&self, at: &Vector, rows: Rows<'_>) -> Result<Answer<HeadSystem>>;
+}
+
+/// How fast gradients can change: Lipschitz constants, without the regularizer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Smoothness {
+    /// Of the gradient of a row's loss, the largest over rows.
+    pub row: f64,
+    /// Of the gradient of the mean loss.
+    pub mean: f64,
+}
+
+/// The gradient of a row's loss as a product of a few numbers with the row's columns, `grad loss_i = r_i z_i'`: what a table
+/// of gradients needs to keep are the `r_i`.
+pub trait RowResiduals {
+    /// Numbers `C` of a row's residual.
+    fn residual_size(&self) -> usize;
+
+    /// Puts the residuals of `rows` (no row twice) at `at` into their places of `table` (`n x C`, row by row) and writes the sum of
+    /// `(r_i - r_i^old) z_i'` over them into `change`; answers the sum of their losses. The regularizer has no part in it.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn exchange_residuals(
+        &self,
+        at: &Vector,
+        rows: Rows<'_>,
+        table: &mut [f64],
+        change: &mut Vector,
+    ) -> Result<Answer<f64>>;
+
+    /// Upper bounds of how fast gradients change.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn smoothness(&self) -> Result<Answer<Smoothness>>;
+}
+
+/// Where the targets come from at which derivatives are taken for a Fisher matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FisherTargets {
+    /// Drawn from the model's own distribution, by random numbers of this seed: the Fisher matrix itself.
+    Drawn(u64),
+    /// The data's: the empirical Fisher matrix.
+    Data,
+}
+
+/// A layer `o = W x + b` whose block of the Fisher matrix is taken for `E[x x'] (x) E[d d']`, `x` with a one added to it and
+/// `d` the derivative of a row's loss in `o` (Martens and Grosse 2015, section 3).
+#[derive(Debug, Clone, PartialEq)]
+pub struct FactoredLayer {
+    /// `W`, `outputs x inputs`.
+    pub weight: Block,
+    /// `b`, `1 x outputs`.
+    pub bias: Block,
+}
+
+/// The two factors of a layer.
+#[derive(Debug, Clone)]
+pub struct KroneckerPair {
+    /// The mean of `x x'` over rows, the one last: `(inputs + 1) x (inputs + 1)`.
+    pub inputs: Matrix,
+    /// The mean of `d d'` over rows: `outputs x outputs`.
+    pub outputs: Matrix,
+}
+
+/// Kronecker factors of layers.
+pub trait KroneckerFactors {
+    /// The layers that have them, from the inputs up.
+    fn factored_layers(&self) -> Vec<FactoredLayer>;
+
+    /// Strength of the ridge on the weights, which is no part of the factors.
+    fn ridge(&self) -> f64;
+
+    /// The factors of every layer at `at`.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn factors(&self, at: &Vector, rows: Rows<'_>, targets: FisherTargets) -> Result<Answer<Vec<KroneckerPair>>>;
 }
 
 /// `F = sum_parts f_part + R`, each `f_part` divided by `n`, `R` with a proximal map.

@@ -16,6 +16,8 @@ pub enum Stream {
     Initialization = 2,
     /// Whatever the optimizer draws.
     Optimizer = 3,
+    /// Targets drawn from a model's own distribution.
+    Targets = 4,
 }
 
 /// The generator of one stream of a seed.

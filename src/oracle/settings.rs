@@ -1,5 +1,6 @@
 //! Settings of optimizers and models: declared with range and default, checked before anything runs.
 
+use super::problem::Capability;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -45,6 +46,15 @@ impl fmt::Display for SettingValue {
     }
 }
 
+/// Where a search for a good value of a hyperparameter looks (`parsimony tune`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Search {
+    /// From the first number to the second, both included; evenly in the logarithm where the setting is logarithmic.
+    Between(f64, f64),
+    /// At every word, or at both true and false.
+    Every,
+}
+
 /// The declaration of one hyperparameter.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
@@ -58,19 +68,54 @@ pub struct Setting {
     pub default: &'static str,
     /// Whether a search over it should be logarithmic.
     pub logarithmic: bool,
+    /// Where a search looks; `None` for a setting that is left alone unless an experiment file says otherwise.
+    pub search: Option<Search>,
+    /// The choice and its words to which it belongs: under other words it has no value. None: it always counts.
+    pub of: Option<(&'static str, &'static [&'static str])>,
+    /// What words of a choice need beyond what the optimizer always needs.
+    pub needs: &'static [Need],
+}
+
+/// What an optimizer needs under one word of a choice.
+#[derive(Debug, Clone, Copy)]
+pub struct Need {
+    /// The word.
+    pub word: &'static str,
+    /// The capabilities.
+    pub capabilities: &'static [Capability],
+    /// Whether random numbers are drawn.
+    pub draws: bool,
 }
 
 impl Setting {
     /// A real number in a range.
     #[must_use]
     pub const fn real(name: &'static str, default: &'static str, low: f64, high: f64, doc: &'static str) -> Self {
-        Self { name, doc, range: SettingRange::Real(low, high), default, logarithmic: false }
+        Self {
+            name,
+            doc,
+            range: SettingRange::Real(low, high),
+            default,
+            logarithmic: false,
+            of: None,
+            needs: &[],
+            search: None,
+        }
     }
 
     /// A whole number in a range.
     #[must_use]
     pub const fn whole(name: &'static str, default: &'static str, low: i64, high: i64, doc: &'static str) -> Self {
-        Self { name, doc, range: SettingRange::Whole(low, high), default, logarithmic: false }
+        Self {
+            name,
+            doc,
+            range: SettingRange::Whole(low, high),
+            default,
+            logarithmic: false,
+            of: None,
+            needs: &[],
+            search: None,
+        }
     }
 
     /// One of several words.
@@ -81,25 +126,71 @@ impl Setting {
         words: &'static [&'static str],
         doc: &'static str,
     ) -> Self {
-        Self { name, doc, range: SettingRange::Choice(words), default, logarithmic: false }
+        Self {
+            name,
+            doc,
+            range: SettingRange::Choice(words),
+            default,
+            logarithmic: false,
+            of: None,
+            needs: &[],
+            search: None,
+        }
     }
 
     /// True or false.
     #[must_use]
     pub const fn switch(name: &'static str, default: &'static str, doc: &'static str) -> Self {
-        Self { name, doc, range: SettingRange::Switch, default, logarithmic: false }
+        Self { name, doc, range: SettingRange::Switch, default, logarithmic: false, of: None, needs: &[], search: None }
     }
 
     /// Widths of layers.
     #[must_use]
     pub const fn widths(name: &'static str, default: &'static str, doc: &'static str) -> Self {
-        Self { name, doc, range: SettingRange::Widths, default, logarithmic: false }
+        Self { name, doc, range: SettingRange::Widths, default, logarithmic: false, of: None, needs: &[], search: None }
+    }
+
+    /// The same, but only under some words of the choice `name`, which is declared before it.
+    #[must_use]
+    pub const fn of(mut self, name: &'static str, words: &'static [&'static str]) -> Self {
+        self.of = Some((name, words));
+        self
+    }
+
+    /// The same choice, with what its words need.
+    #[must_use]
+    pub const fn needing(mut self, needs: &'static [Need]) -> Self {
+        self.needs = needs;
+        self
+    }
+
+    /// What it does, with the words under which it counts before it.
+    #[must_use]
+    pub fn description(&self) -> String {
+        match self.of {
+            Some((_, words)) => format!("[{}] {}", words.join(", "), self.doc),
+            None => self.doc.to_owned(),
+        }
     }
 
     /// The same, to be searched on a logarithmic scale.
     #[must_use]
     pub const fn log(mut self) -> Self {
         self.logarithmic = true;
+        self
+    }
+
+    /// The same, to be searched from `low` to `high`.
+    #[must_use]
+    pub const fn search(mut self, low: f64, high: f64) -> Self {
+        self.search = Some(Search::Between(low, high));
+        self
+    }
+
+    /// The same, to be searched at every word, or at both true and false.
+    #[must_use]
+    pub const fn search_every(mut self) -> Self {
+        self.search = Some(Search::Every);
         self
     }
 
@@ -121,6 +212,18 @@ impl Setting {
         }
     }
 
+    /// What a search looks at, in words; empty where the setting is left alone.
+    #[must_use]
+    pub fn searches(&self) -> String {
+        match self.search {
+            Some(Search::Between(low, high)) => {
+                format!("{low} to {high}{}", if self.logarithmic { " (log)" } else { "" })
+            }
+            Some(Search::Every) => "all".into(),
+            None => String::new(),
+        }
+    }
+
     /// The default as a value.
     ///
     /// # Panics
@@ -135,7 +238,9 @@ impl Setting {
         }
     }
 
-    fn check(&self, value: &SettingValue) -> Option<SettingValue> {
+    /// The value as the setting holds it, if it accepts it.
+    #[must_use]
+    pub fn check(&self, value: &SettingValue) -> Option<SettingValue> {
         match (self.range, value) {
             (SettingRange::Real(low, high), SettingValue::Real(v)) if v.is_finite() && (low..=high).contains(v) => {
                 Some(value.clone())
@@ -206,6 +311,16 @@ impl Settings {
         }
         let mut values = BTreeMap::new();
         for setting in declared {
+            if let Some((choice, words)) = setting.of
+                && !matches!(values.get(choice), Some(SettingValue::Word(word)) if words.contains(&&**word))
+            {
+                if given.contains_key(setting.name) {
+                    let finding = format!("`{}` does not belong to {choice} = {}", setting.name, values[choice]);
+                    let remedy = format!("it counts under {choice} = {}; leave it out", words.join(", "));
+                    return Err(Error::config(place, finding, remedy));
+                }
+                continue;
+            }
             let value = match given.get(setting.name) {
                 None => setting.default_value(),
                 Some(value) => setting.check(value).ok_or_else(|| {

@@ -4,7 +4,8 @@
 //! numbers lie and of which type they are is decided by the layout and is this file's secret: generalized linear models
 //! hold `f64` on the host, networks `f32` on a device. Dot products and norms are summed in `f64` either way.
 
-use crate::device::{Array, Device, Matrix};
+use crate::device::cpu::Cpu;
+use crate::device::{AdamStep, Array, Device, Matrix};
 use crate::error::{Error, Result};
 use ndarray::{Array1, ArrayView2, Zip};
 use std::ops::Range;
@@ -60,6 +61,19 @@ impl Layout {
             layout.len += rows * columns;
         }
         Arc::new(layout)
+    }
+
+    /// The layout of those blocks that are wanted, one after another in the same place.
+    #[must_use]
+    pub fn part(&self, wanted: impl Fn(&Block) -> bool) -> Arc<Self> {
+        let shapes = self.blocks.iter().filter(|block| wanted(block));
+        Self::at(self.device.clone(), shapes.map(|block| (block.name.as_str(), block.rows, block.columns)))
+    }
+
+    /// A layout of other blocks, given as `(name, rows, columns)`, in the same place.
+    #[must_use]
+    pub fn beside<'a>(&self, shapes: impl IntoIterator<Item = (&'a str, usize, usize)>) -> Arc<Self> {
+        Self::at(self.device.clone(), shapes)
     }
 
     /// The blocks in order.
@@ -251,18 +265,60 @@ impl Vector {
     /// A block of an `f64` vector as a matrix.
     ///
     /// # Panics
-    /// If the vector lives on a device: [`Vector::matrix`] serves blocks there.
+    /// If the vector lives on a device: [`Vector::matrix`] copies blocks from there.
     #[must_use]
     pub fn block(&self, block: &Block) -> ArrayView2<'_, f64> {
         ArrayView2::from_shape((block.rows, block.columns), &self.host()[block.range()]).expect("a block has its shape")
     }
 
-    /// A copy of a block of a vector on a device, as a matrix there; `None` for a vector on the host.
+    /// A copy of a block as a matrix on the vector's device; of a vector on the host, rounded to `f32`, on the CPU's.
     #[must_use]
-    pub fn matrix(&self, block: &Block) -> Option<Matrix> {
-        let Values::Device(device, array) = &self.values else { return None };
-        let values = device.download(array.view(block.start, block.rows, block.columns));
-        Some(Matrix::from_values(device, block.rows, block.columns, &values))
+    pub fn matrix(&self, block: &Block) -> Matrix {
+        match &self.values {
+            Values::Host(_) => {
+                let values: Vec<f32> = self.host()[block.range()].iter().map(|&v| v as f32).collect();
+                Matrix::from_values(&Device::new(Cpu::default()), block.rows, block.columns, &values)
+            }
+            Values::Device(device, array) => {
+                Matrix::from_view(device, array.view(block.start, block.rows, block.columns))
+            }
+        }
+    }
+
+    /// `block = own * block + factor * matrix`.
+    ///
+    /// # Panics
+    /// If the shapes differ.
+    pub fn mix_matrix(&mut self, block: &Block, own: f64, factor: f64, matrix: &Matrix) {
+        assert_eq!((block.rows, block.columns), (matrix.rows(), matrix.columns()), "shape of block {}", block.name);
+        match &mut self.values {
+            Values::Host(values) => {
+                let to = values.slice_mut(ndarray::s![block.range()]);
+                let mix = |(to, from): (&mut f64, f32)| {
+                    *to = if own == 0.0 { 0.0 } else { own * *to } + factor * f64::from(from);
+                };
+                to.into_iter().zip(matrix.to_host()).for_each(mix);
+            }
+            Values::Device(device, array) => {
+                let view = array.view(block.start, block.rows, block.columns);
+                let mut mixed = Matrix::from_view(device, view);
+                mixed.axpby(own, factor, matrix);
+                device.copy(array.view_mut(block.start, block.rows, block.columns), mixed.view(false));
+            }
+        }
+    }
+
+    /// Overwrites a block with a matrix.
+    ///
+    /// # Panics
+    /// If the shapes differ.
+    pub fn set_matrix(&mut self, block: &Block, matrix: &Matrix) {
+        match &mut self.values {
+            Values::Device(device, array) => {
+                device.copy(array.view_mut(block.start, block.rows, block.columns), matrix.view(false));
+            }
+            Values::Host(_) => self.mix_matrix(block, 0.0, 1.0, matrix),
+        }
     }
 
     /// Sets every element.
@@ -352,6 +408,41 @@ impl Vector {
         }
     }
 
+    /// Adam's update of the elements `range` with a gradient of the same layout, their moments beginning at `place` of
+    /// vectors of their own: see [`Backend::adam`](crate::device::Backend::adam).
+    ///
+    /// # Panics
+    /// If elements or moments are not there.
+    pub fn adam(
+        &mut self,
+        gradient: &Self,
+        range: Range<usize>,
+        (first, second): (Option<&mut Self>, &mut Self),
+        place: usize,
+        step: AdamStep,
+    ) {
+        match (&mut self.values, &gradient.values, &mut second.values) {
+            (Values::Host(a), Values::Host(g), Values::Host(v)) => {
+                let mut m = first.map(Self::host_mut);
+                for (i, at) in range.enumerate() {
+                    let (g, v) = (g[at], &mut v[place + i]);
+                    *v = step.beta2 * *v + (1.0 - step.beta2) * g * g;
+                    let direction = m.as_deref_mut().map_or(g, |m| {
+                        let m = &mut m[place + i];
+                        *m = step.beta1 * *m + (1.0 - step.beta1) * g;
+                        *m
+                    });
+                    a[at] =
+                        step.keep * a[at] - step.step_size * direction / (step.root_factor * v.sqrt() + step.epsilon);
+                }
+            }
+            (Values::Device(device, a), Values::Device(_, g), Values::Device(_, v)) => {
+                device.adam(a, g, range, first.map(Self::array_mut), v, place, step);
+            }
+            _ => strangers(),
+        }
+    }
+
     /// `self = max(self + shift, 1e-30)^exponent`, element by element.
     pub fn shifted_power(&mut self, shift: f64, exponent: f64) {
         match &mut self.values {
@@ -396,6 +487,24 @@ mod tests {
         assert!((v.dot(&w) - values.iter().map(|v| v * v).sum::<f64>()).abs() <= 1e-15 * v.dot(&w));
         v.scale(10.0);
         assert!(!v.is_finite() && v.nonzero() == 5);
-        assert_eq!(w.matrix(&layout.blocks()[0]).unwrap().to_host()[1], -2.5);
+        assert_eq!(w.matrix(&layout.blocks()[0]).to_host()[1], -2.5);
+    }
+
+    #[test]
+    fn a_block_is_read_and_changed_as_a_matrix_wherever_it_lies() {
+        let device = Device::new(Cpu::default());
+        let shapes = [("a", 1, 2), ("b", 2, 2)];
+        for layout in [Layout::new(shapes), Layout::on(&device, shapes)] {
+            let mut v = Vector::from_values(&layout, (0..6).map(f64::from).collect()).unwrap();
+            let block = &layout.blocks()[1];
+            let matrix = v.matrix(block);
+            assert_eq!(matrix.to_host(), [2.0, 3.0, 4.0, 5.0]);
+            v.mix_matrix(block, 2.0, -1.0, &matrix);
+            assert_eq!(v.matrix(block), matrix);
+            v.mix_matrix(block, 0.5, 0.5, &matrix.times(false, &matrix, false));
+            assert_eq!(v.to_host(), [0.0, 1.0, 9.0, 12.0, 16.0, 21.0]);
+            v.set_matrix(block, &matrix);
+            assert_eq!(v.to_host(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        }
     }
 }

@@ -20,6 +20,7 @@ mod lines;
 mod parameters;
 pub mod runs;
 pub mod scene;
+pub mod sensitivity;
 mod style;
 mod suboptimality;
 pub mod summary;
@@ -30,6 +31,7 @@ pub mod verdict;
 
 pub use font::Weight;
 pub use runs::Runs;
+pub use sensitivity::write_sensitivity;
 pub use style::{Color, Dash, MarkerShape};
 pub use trace::Trace;
 
@@ -113,11 +115,7 @@ pub fn write_report(runs: &Runs, out: &Path) -> Result<Vec<PathBuf>> {
             }
             continue;
         };
-        write_whole(&svg_path, draw::svg(scene)?.as_bytes())?;
-        let unfinished = unfinished_name(&png_path);
-        draw::png(scene, &unfinished)?;
-        fs::rename(&unfinished, &png_path).map_err(Error::io(&png_path, "write"))?;
-        written.extend([svg_path, png_path]);
+        written.extend(draw_pair(scene, &folder.join(&figure.name))?);
     }
     let summary_path = folder.join("summary.md");
     let verdict = verdict::verdict(runs)?;
@@ -128,6 +126,20 @@ pub fn write_report(runs: &Runs, out: &Path) -> Result<Vec<PathBuf>> {
     write_whole(&index_path, index(out)?.as_bytes())?;
     written.extend([html_path, summary_path, index_path]);
     Ok(written)
+}
+
+/// Draws a figure as `NAME.svg` and `NAME.png`, where `path` ends in NAME.
+fn draw_pair(scene: &Scene, path: &Path) -> Result<[PathBuf; 2]> {
+    let with = |ending: &str| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        path.with_file_name(format!("{name}.{ending}"))
+    };
+    let [svg_path, png_path] = [with("svg"), with("png")];
+    write_whole(&svg_path, draw::svg(scene)?.as_bytes())?;
+    let unfinished = unfinished_name(&png_path);
+    draw::png(scene, &unfinished)?;
+    fs::rename(&unfinished, &png_path).map_err(Error::io(&png_path, "write"))?;
+    Ok([svg_path, png_path])
 }
 
 /// The text of `summary.md`.

@@ -400,14 +400,14 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn read(path: &Path) -> Result<String> {
+pub(super) fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::InvalidData => damaged(path, "it is not text").into(),
         _ => Error::io(path, "read")(error),
     })
 }
 
-fn parse_json<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
+pub(super) fn parse_json<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| {
         let (line, column) = (error.line() as u64, error.column());
         damaged(path, error).at_line(line).at_column(column).into()

@@ -20,6 +20,7 @@ impl Place {
     }
 
     /// Writes a file and returns its path.
+    #[allow(dead_code, reason = "not every test that runs the program writes a file")]
     pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path().join(name);
         fs::write(&path, text).expect("a file");

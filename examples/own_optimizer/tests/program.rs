@@ -19,6 +19,8 @@ fn an_optimizer_from_another_crate_has_the_whole_command_line() {
     let text = |arguments| String::from_utf8(program(folder.path(), arguments).stdout).expect("UTF-8");
     assert!(text(&["list", "optimizers"]).contains("barzilai-borwein"));
     assert!(text(&["info", "barzilai-borwein"]).contains("first_step"));
+    let checked = text(&["check", "barzilai-borwein"]);
+    assert!(checked.contains("ok    resume") && checked.contains(", 0 failed"), "{checked}");
     program(folder.path(), &["run", experiment]);
     let summary = text(&["summary", "runs/compare"]);
     assert!(summary.contains("barzilai-borwein"), "{summary}");

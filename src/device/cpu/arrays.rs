@@ -6,10 +6,10 @@
 
 use super::design::Selection;
 use super::products::{Rect, RectMut};
-use super::{elementwise, linalg, losses, products};
+use super::{elementwise, linalg, losses, products, proximal};
 use crate::device::array::{Array, Shape, Storage, View, ViewMut};
 use crate::device::cpu::buffer::Buffer;
-use crate::device::{Activation, Backend, BlockBody, Job, Loss, PANEL_ROWS, Table};
+use crate::device::{Activation, AdamStep, Backend, BlockBody, Job, Loss, PANEL_ROWS, Table};
 use crate::error::Result;
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -176,6 +176,22 @@ impl Backend for Cpu {
         elementwise::map(values_mut(a), |a| *a = (*a + shift).max(1e-30).powf(exponent));
     }
 
+    fn adam(
+        &self,
+        a: &mut Array,
+        g: &Array,
+        range: Range<usize>,
+        m: Option<&mut Array>,
+        v: &mut Array,
+        place: usize,
+        step: AdamStep,
+    ) {
+        let own = place..place + range.len();
+        let m = m.map(|m| &mut values_mut(m)[own.clone()]);
+        let (a, g) = (&mut values_mut(a)[range.clone()], &values(g)[range]);
+        elementwise::adam(a, g, m, &mut values_mut(v)[own], step);
+    }
+
     fn add_range(&self, a: &mut Array, range: Range<usize>, factor: f32, b: &Array) {
         elementwise::zip(&mut values_mut(a)[range.clone()], &values(b)[range], |a, b| *a += factor * b);
     }
@@ -194,6 +210,24 @@ impl Backend for Cpu {
 
     fn scale_columns(&self, out: ViewMut<'_>, a: View<'_>, w: View<'_>) {
         elementwise::scale_columns(rect_mut(out), rect(a), rect(w).values, self.parallel);
+    }
+
+    fn blend(&self, own: f32, a: ViewMut<'_>, factor: f32, b: View<'_>) {
+        elementwise::blend(own, rect_mut(a), factor, rect(b), self.parallel);
+    }
+
+    fn column_dots(&self, out: ViewMut<'_>, keep: bool, a: View<'_>, b: View<'_>) {
+        elementwise::column_dots(rect_mut(out).values, keep, rect(a), rect(b));
+    }
+
+    fn inner(&self, a: View<'_>, b: View<'_>) -> f64 {
+        let (a, b) = (rect(a), rect(b));
+        (0..a.rows).map(|i| elementwise::dot(a.row(i), b.row(i))).sum()
+    }
+
+    fn count_positive(&self, a: View<'_>) -> usize {
+        let a = rect(a);
+        (0..a.rows).map(|i| elementwise::count_positive(a.row(i))).sum()
     }
 
     fn activate(&self, h: Activation, a: ViewMut<'_>, bias: View<'_>, slope: Option<ViewMut<'_>>) {
@@ -223,8 +257,27 @@ impl Backend for Cpu {
         losses::loss(loss, rect(outputs), rect(targets), residual, self.parallel)
     }
 
+    fn loss_proximal(
+        &self,
+        loss: Loss,
+        center: View<'_>,
+        metric: View<'_>,
+        targets: View<'_>,
+        t: ViewMut<'_>,
+    ) -> [f64; 2] {
+        proximal::loss(loss, rect(center), rect(metric), rect(targets), rect_mut(t))
+    }
+
+    fn rectifier_proximal(&self, z: ViewMut<'_>, a: View<'_>, m: View<'_>, gamma: f32, beta: f32) -> [f64; 3] {
+        proximal::rectifier(rect_mut(z), rect(a), rect(m), gamma, beta, self.parallel)
+    }
+
     fn loss_curvature(&self, loss: Loss, outputs: View<'_>, t: ViewMut<'_>, factor: f32) {
         losses::curvature(loss, rect(outputs), rect_mut(t), factor, self.parallel);
+    }
+
+    fn sampled_residual(&self, loss: Loss, outputs: View<'_>, noise: View<'_>, residual: ViewMut<'_>) {
+        losses::sampled_residual(loss, rect(outputs), rect(noise), rect_mut(residual));
     }
 
     fn load(&self, table: &Table, rows: Selection<'_>, out: ViewMut<'_>) {
@@ -322,5 +375,20 @@ impl Backend for Cpu {
     fn symmetric_eigen(&self, a: View<'_>) -> Result<(Array, Array)> {
         let (eigenvalues, vectors) = linalg::symmetric_eigen(&to_f64(a))?;
         Ok((from_f64(eigenvalues.iter()), from_f64(vectors.iter())))
+    }
+
+    fn inverse(&self, a: View<'_>, ridge: f64) -> Result<Array> {
+        let mut matrix = to_f64(a);
+        matrix.diag_mut().mapv_inplace(|v| v + ridge);
+        Ok(from_f64(linalg::positive_inverse(&matrix)?.iter()))
+    }
+
+    fn orthogonal_factor(&self, a: View<'_>) -> Result<Array> {
+        let rect = rect(a);
+        let matrix = Array2::from_shape_fn((rect.rows, rect.columns), |(i, j)| rect.row(i)[j]);
+        let factor = linalg::orthogonal_factor(matrix)?;
+        let mut buffer = Buffer::new(factor.len());
+        buffer.iter_mut().zip(&factor).for_each(|(to, &from)| *to = from);
+        Ok(Array { storage: Storage::Cpu(buffer) })
     }
 }

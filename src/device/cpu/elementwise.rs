@@ -6,7 +6,7 @@
 
 use super::products::{Rect, RectMut};
 use super::real::Real;
-use crate::device::Activation;
+use crate::device::{Activation, AdamStep};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -379,6 +379,40 @@ pub(super) fn scale_columns(out: RectMut<'_>, a: Rect<'_>, w: &[f32], parallel: 
     });
 }
 
+/// `a = own a + factor b`.
+pub(super) fn blend(own: f32, a: RectMut<'_>, factor: f32, b: Rect<'_>, parallel: bool) {
+    let stride = a.stride;
+    for_row_groups(a, parallel, |first, values| {
+        Arch::new().dispatch(|| {
+            for (i, row) in values.chunks_mut(stride).enumerate() {
+                for (a, &b) in row.iter_mut().zip(b.row(first + i)) {
+                    *a = own * *a + factor * b;
+                }
+            }
+        });
+    });
+}
+
+/// `out = sum_i a_i o b_i` over rows.
+pub(super) fn column_dots(out: &mut [f32], keep: bool, a: Rect<'_>, b: Rect<'_>) {
+    Arch::new().dispatch(|| {
+        let out = &mut out[..a.columns];
+        if !keep {
+            out.fill(0.0);
+        }
+        for i in 0..a.rows {
+            for ((out, &a), &b) in out.iter_mut().zip(a.row(i)).zip(b.row(i)) {
+                *out += a * b;
+            }
+        }
+    });
+}
+
+/// Number of elements above zero.
+pub(super) fn count_positive(a: &[f32]) -> usize {
+    Arch::new().dispatch(|| a.iter().map(|&a| u32::from(a > 0.0)).sum::<u32>() as usize)
+}
+
 /// Elements of a flat array that are summed before their sum is added to those before: a fixed number, whatever the threads.
 const SPAN: usize = 1 << 15;
 
@@ -404,6 +438,42 @@ pub(super) fn map(a: &mut [f32], f: impl Fn(&mut f32) + Sync) {
         );
     };
     if a.len() <= SPAN { span(a) } else { a.par_chunks_mut(SPAN).with_max_len(1).for_each(span) }
+}
+
+/// Adam's update, see [`Backend::adam`](crate::device::Backend::adam).
+pub(super) fn adam(a: &mut [f32], g: &[f32], m: Option<&mut [f32]>, v: &mut [f32], step: AdamStep) {
+    let single = |x: f64| x as f32;
+    let (beta1, rest1) = (single(step.beta1), single(1.0 - step.beta1));
+    let (beta2, rest2) = (single(step.beta2), single(1.0 - step.beta2));
+    let (root_factor, epsilon) = (single(step.root_factor), single(step.epsilon));
+    let (step_size, keep) = (single(step.step_size), single(step.keep));
+    let update = |a: &mut f32, m: f32, g: f32, v: &mut f32| {
+        *v = beta2 * *v + rest2 * g * g;
+        *a = keep * *a - step_size * m / (root_factor * v.sqrt() + epsilon);
+    };
+    let with_moment = |((a, &g), (m, v)): ((&mut f32, &f32), (&mut f32, &mut f32))| {
+        *m = beta1 * *m + rest1 * g;
+        update(a, *m, g, v);
+    };
+    let span = |a: &mut [f32], g: &[f32], m: Option<&mut [f32]>, v: &mut [f32]| {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || match m {
+                Some(m) => a.iter_mut().zip(g).zip(m.iter_mut().zip(v)).for_each(with_moment),
+                None => a.iter_mut().zip(g).zip(v).for_each(|((a, &g), v)| update(a, g, g, v)),
+            },
+        );
+    };
+    if g.len() <= SPAN {
+        return span(a, g, m, v);
+    }
+    let spans = a.par_chunks_mut(SPAN).zip(g.par_chunks(SPAN)).zip(v.par_chunks_mut(SPAN));
+    match m {
+        Some(m) => {
+            spans.zip(m.par_chunks_mut(SPAN)).with_max_len(1).for_each(|(((a, g), v), m)| span(a, g, Some(m), v));
+        }
+        None => spans.with_max_len(1).for_each(|((a, g), v)| span(a, g, None, v)),
+    }
 }
 
 /// Folds spans to numbers and those into one, in order.

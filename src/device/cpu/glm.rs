@@ -408,6 +408,16 @@ pub(super) fn multinomial_rows<T: Real, S: Simd>(work: &mut Work<T>, tile: &Tile
     RowSums { loss: sum_rows(&work.loss), correct, largest_predictor, smallest_margin: smallest }
 }
 
+/// From linear predictors to loss, residuals and weights or probabilities.
+#[inline(always)]
+pub(super) fn visit_rows<T: Real, S: Simd>(likelihood: Likelihood, work: &mut Work<T>, tile: &Tile<T>) -> RowSums {
+    match likelihood {
+        Likelihood::Binary => binary_rows::<T, S>(work, tile),
+        Likelihood::Gaussian => gaussian_rows(work, tile),
+        Likelihood::Multinomial { reference, .. } => multinomial_rows::<T, S>(work, tile, reference),
+    }
+}
+
 /// One pass over a selection in `T`.
 struct Pass<'a, T> {
     design: &'a Design,
@@ -442,11 +452,7 @@ impl<T: Real> WithSimd for Pass<'_, T> {
             let tile = &tile;
             let z = self.design.view(tile);
             predictors::<T, S>(simd, &work.theta, z, &mut work.eta);
-            let of_rows = match self.likelihood {
-                Likelihood::Binary => binary_rows::<T, S>(&mut work, tile),
-                Likelihood::Gaussian => gaussian_rows(&mut work, tile),
-                Likelihood::Multinomial { reference, .. } => multinomial_rows::<T, S>(&mut work, tile, reference),
-            };
+            let of_rows = visit_rows::<T, S>(self.likelihood, &mut work, tile);
             sums.loss += of_rows.loss;
             sums.correct += of_rows.correct;
             sums.largest_predictor = sums.largest_predictor.max(of_rows.largest_predictor);

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use ndarray::{Array1, Array2, ArrayView1};
-use ndarray_linalg::{Cholesky, Diag, Eigh, SolveTriangular, UPLO};
+use ndarray_linalg::{Cholesky, Diag, Eigh, InverseC, QRSquareInto, SolveTriangular, UPLO};
 
 /// Copies the lower triangle onto the upper one.
 pub fn symmetrize(matrix: &mut Array2<f64>) {
@@ -111,6 +111,28 @@ pub fn symmetric_eigen(matrix: &Array2<f64>) -> Result<(Array1<f64>, Array2<f64>
     matrix.eigh(UPLO::Lower).map_err(|e| Error::Numeric(format!("eigenvalues of a symmetric matrix: {e}")))
 }
 
+/// The inverse of a symmetric positive-definite matrix.
+///
+/// # Errors
+/// [`Error::Numeric`] if the matrix is not positive definite.
+pub fn positive_inverse(matrix: &Array2<f64>) -> Result<Array2<f64>> {
+    let inverse = matrix.invc().ok();
+    // Not every LAPACK notices a pivot that is no number.
+    inverse
+        .filter(|inverse| inverse.diag().iter().all(|v| v.is_finite() && *v > 0.0))
+        .ok_or_else(|| Error::Numeric(format!("a {0} x {0} matrix is not positive definite", matrix.nrows())))
+}
+
+/// The orthogonal factor `Q` of a square matrix `Q R`, in the precision of optimizers' matrices: an orthogonal factor of
+/// Householder's method is orthogonal to rounding whatever the matrix.
+///
+/// # Errors
+/// [`Error::Numeric`] if LAPACK refuses.
+pub fn orthogonal_factor(matrix: Array2<f32>) -> Result<Array2<f32>> {
+    let (q, _) = matrix.qr_square_into().map_err(|e| Error::Numeric(format!("the factor Q of a matrix: {e}")))?;
+    Ok(q)
+}
+
 /// Which columns depend linearly on earlier ones, from a Gram matrix in `f64` whose lower triangle is given.
 ///
 /// A Cholesky factorization without pivoting passes over a column whose remaining diagonal has fallen to `tolerance`
@@ -154,6 +176,21 @@ mod tests {
         let (values, vectors) = symmetric_eigen(&full).unwrap();
         let back = vectors.dot(&Array2::from_diag(&values)).dot(&vectors.t());
         assert!((&back - &full).iter().all(|e| e.abs() < 1e-13));
+    }
+
+    #[test]
+    fn inverses_and_orthogonal_factors_are_what_they_are_called() {
+        let n = 30;
+        let a = Array2::from_shape_fn((n, n), |(i, j)| ((i * 37 + j * j * 11) % 101) as f64 / 50.0 - 1.0);
+        let positive = a.dot(&a.t()) + Array2::<f64>::eye(n);
+        let product = positive_inverse(&positive).unwrap().dot(&positive);
+        assert!((product - Array2::<f64>::eye(n)).iter().all(|e| e.abs() < 1e-10));
+        assert!(positive_inverse(&(-&positive)).is_err() && positive_inverse(&(&positive * f64::NAN)).is_err());
+        let a = a.mapv(|v| v as f32);
+        let q = orthogonal_factor(a.clone()).unwrap();
+        assert!((q.t().dot(&q) - Array2::<f32>::eye(n)).iter().all(|e| e.abs() < 1e-5));
+        // Q'A is upper triangular.
+        assert!(q.t().dot(&a).indexed_iter().all(|((i, j), v)| i <= j || v.abs() < 1e-5));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Losses of outputs, an example a column: their sum in `f64`, residuals `d loss/d o` and products with their Hessians.
 //!
 //! The logistic loss is `max(o, 0) - y o + ln(1 + exp(-|o|))`, its Hessian `p (1 - p)`; softmax subtracts the largest output
-//! first, its Hessian is `diag(p) - p p'`; the squared loss has the identity, the hinge none.
+//! first, its Hessian is `diag(p) - p p'`; the squared loss has the identity, hinges none.
 
 use super::products::{Rect, RectMut};
 use super::real::Real;
@@ -13,16 +13,17 @@ use rayon::prelude::*;
 const TILE: usize = 64;
 
 /// A loss that is a sum over single outputs.
-trait Single: Send + Sync {
+pub(super) trait Single: Send + Sync {
     /// Loss and residual at output `o` with target `y`.
     fn at<S: Simd>(o: f32, y: f32) -> (f32, f32);
     /// The second derivative.
     fn curvature<S: Simd>(o: f32) -> f32;
 }
 
-struct Logistic;
-struct Squared;
-struct Hinge;
+pub(super) struct Logistic;
+pub(super) struct Squared;
+pub(super) struct Hinge;
+pub(super) struct UnitHinge;
 
 impl Single for Logistic {
     #[inline(always)]
@@ -62,6 +63,20 @@ impl Single for Hinge {
         let sign = 2.0 * y - 1.0;
         let short = 1.0 - sign * o;
         if short < 0.0 { (0.0, 0.0) } else { (short, -sign) }
+    }
+
+    #[inline(always)]
+    fn curvature<S: Simd>(_: f32) -> f32 {
+        0.0
+    }
+}
+
+impl Single for UnitHinge {
+    #[inline(always)]
+    fn at<S: Simd>(o: f32, y: f32) -> (f32, f32) {
+        let is_signal = y > 0.5;
+        let short = if is_signal { 1.0 - o } else { o };
+        if short < 0.0 { (0.0, 0.0) } else { (short, if is_signal { -1.0 } else { 1.0 }) }
     }
 
     #[inline(always)]
@@ -203,6 +218,61 @@ impl WithSimd for Softmax<'_> {
     }
 }
 
+struct SampledSoftmax<'a> {
+    outputs: Rect<'a>,
+    uniform: &'a [f32],
+    residual: RectMut<'a>,
+}
+
+impl WithSimd for SampledSoftmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { outputs: o, uniform, residual } = self;
+        let mut p = vec![0.0; o.rows * TILE];
+        for start in (0..o.columns).step_by(TILE) {
+            let width = TILE.min(o.columns - start);
+            probabilities::<S>(o, start, width, &mut p);
+            // The class at which the sum of probabilities passes the uniform number; by rounding the last one.
+            let mut rest = [0.0; TILE];
+            rest[..width].copy_from_slice(&uniform[start..start + width]);
+            let mut is_open = [true; TILE];
+            for (k, p) in p.chunks_exact(TILE).enumerate() {
+                let to = &mut residual.values[k * residual.stride + start..][..width];
+                for j in 0..width {
+                    rest[j] -= p[j];
+                    let is_class = is_open[j] && (rest[j] < 0.0 || k + 1 == o.rows);
+                    is_open[j] &= !is_class;
+                    to[j] = p[j] - if is_class { 1.0 } else { 0.0 };
+                }
+            }
+        }
+    }
+}
+
+/// Residuals at targets drawn from the model's own distribution, see
+/// [`Backend::sampled_residual`](crate::device::Backend::sampled_residual); the hinge has no distribution and none.
+pub(super) fn sampled_residual(loss: Loss, outputs: Rect<'_>, noise: Rect<'_>, residual: RectMut<'_>) {
+    let rows = |residual: RectMut<'_>, f: fn(f32, f32) -> f32| {
+        let (columns, stride) = (residual.columns, residual.stride);
+        for (i, row) in residual.values.chunks_mut(stride).enumerate() {
+            let numbers = outputs.row(i).iter().zip(noise.row(i));
+            row[..columns].iter_mut().zip(numbers).for_each(|(to, (&o, &u))| *to = f(o, u));
+        }
+    };
+    match loss {
+        Loss::Logistic => rows(residual, |o, u| {
+            let p = 1.0 / (1.0 + (-o).exp());
+            if u < p { p - 1.0 } else { p }
+        }),
+        // y = o + u.
+        Loss::Squared => rows(residual, |_, u| -u),
+        Loss::Softmax => Arch::new().dispatch(SampledSoftmax { outputs, uniform: noise.row(0), residual }),
+        Loss::Hinge | Loss::UnitHinge => rows(residual, |_, _| 0.0),
+    }
+}
+
 /// The sum of losses; residuals times a factor where asked.
 pub(super) fn loss(
     loss: Loss,
@@ -216,6 +286,7 @@ pub(super) fn loss(
         Loss::Logistic => single::<Logistic>(outputs, targets, residual, parallel),
         Loss::Squared => single::<Squared>(outputs, targets, residual, parallel),
         Loss::Hinge => single::<Hinge>(outputs, targets, residual, parallel),
+        Loss::UnitHinge => single::<UnitHinge>(outputs, targets, residual, parallel),
         Loss::Softmax => Arch::new().dispatch(Softmax { outputs, classes: targets.row(0), residual }),
     }
 }
@@ -288,6 +359,7 @@ pub(super) fn curvature(loss: Loss, outputs: Rect<'_>, t: RectMut<'_>, factor: f
         Loss::Logistic => single::<Logistic>(outputs, t, factor, parallel),
         Loss::Squared => single::<Squared>(outputs, t, factor, parallel),
         Loss::Hinge => single::<Hinge>(outputs, t, factor, parallel),
+        Loss::UnitHinge => single::<UnitHinge>(outputs, t, factor, parallel),
         Loss::Softmax => Arch::new().dispatch(SoftmaxCurvature { outputs, t, factor }),
     }
 }

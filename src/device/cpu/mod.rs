@@ -13,10 +13,12 @@ mod losses;
 pub mod moments;
 mod parallel;
 mod products;
+mod proximal;
 mod real;
+pub mod residuals;
 
 pub use arrays::Cpu;
-pub use parallel::{chunk_ranges, map_chunks};
+pub use parallel::{chunk_ranges, map_chunks, on_worker};
 pub use real::Real;
 
 /// The instruction set that the kernels run with, in words.

@@ -9,6 +9,7 @@
 mod consensus;
 mod normal_equations;
 mod predictor;
+mod residuals;
 mod statistics;
 
 use super::rows::{logistic_loss, softmax_loss};
@@ -20,8 +21,8 @@ use crate::device::cpu::glm::{self, GramWeights, Likelihood, Request, Sums};
 use crate::error::{Error, Result};
 use crate::measure::metrics::area_under_curve;
 use crate::oracle::{
-    Answer, Consensus, Cost, Curvature, CurvatureMatrix, Gradient, Layout, NormalEquations, Offer, Problem, Rows,
-    Setting, Settings, SquaredGradients, Value, Vector,
+    Answer, Consensus, Cost, Curvature, CurvatureMatrix, Gradient, KroneckerFactors, Layout, NormalEquations, Offer,
+    Problem, RowResiduals, Rows, Setting, Settings, SquaredGradients, Value, Vector,
 };
 use predictor::GlmPredictor;
 use rand_chacha::ChaCha8Rng;
@@ -385,6 +386,15 @@ impl Problem for Glm {
             ));
         }
         Ok(self)
+    }
+
+    fn row_residuals(&self) -> Offer<&dyn RowResiduals> {
+        Ok(self)
+    }
+
+    fn kronecker_factors(&self) -> Offer<&dyn KroneckerFactors> {
+        Err("its one Fisher matrix is formed whole, for irls; mlp with hidden = \"none\" is the same model as a layer"
+            .into())
     }
 
     fn consensus(&self) -> Offer<&dyn Consensus> {

@@ -17,7 +17,7 @@ impl Network {
     /// Why the last layer has no normal equations, if it has none.
     pub(super) fn head(&self) -> Offer<&dyn HeadEquations> {
         let last = self.stack.layers[self.stack.layers.len() - 1];
-        if self.stack.loss == Loss::Hinge {
+        if self.stack.loss.is_hinge() {
             return Err("a hinge has no information matrix".into());
         }
         if last.activation != Activation::Identity {
@@ -52,7 +52,7 @@ impl HeadEquations for Network {
                 stack.forward(device, at.array(), &mut work.pass, columns);
                 let loss = stack.loss(device, &work.pass, Some((&mut work.flow, divisor.recip() as f32)), columns);
                 stack.backward(device, at.array(), &work.pass, &mut work.flow, columns, false, sum, keep);
-                stack.head_gram(device, work, columns, is_weighted, sum, keep);
+                stack.gram(device, work, stack.layers.len() - 1, columns, is_weighted, (sum, parameters), keep);
                 loss
             }))
         })?;
@@ -60,10 +60,8 @@ impl HeadEquations for Network {
         stack.device.copy(gradient.array_mut().view_mut(0, 1, parameters), sums.view(0, 1, parameters));
         self.add_ridge(at.array(), rows, gradient.array_mut());
         let gram = stack.device.download(sums.view(parameters, size, size));
-        // The last row holds the sums; the last column is left to symmetry.
-        let right = Array2::from_shape_fn((size, size), |(i, j)| {
-            f64::from(gram[if j + 1 == size { j * size + i } else { i * size + j }]) / divisor
-        });
+        // The upper triangle is left to symmetry.
+        let right = Array2::from_shape_fn((size, size), |(i, j)| f64::from(gram[i.max(j) * size + i.min(j)]) / divisor);
         let left = Array2::from_shape_fn((outputs, outputs), |(a, b)| {
             let one = f64::from(u8::from(a == b));
             match stack.loss {

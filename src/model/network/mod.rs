@@ -8,8 +8,11 @@
 mod curvature;
 mod head;
 mod initialization;
+mod kronecker;
 mod layer;
+mod local;
 mod predictor;
+mod splitting;
 mod stack;
 
 use super::rows::{logistic_loss, softmax_loss};
@@ -20,8 +23,8 @@ use crate::device::{Activation, Array, Device, Loss, Panels, Selection, Table};
 use crate::error::{Error, Result};
 use crate::measure::metrics::area_under_curve;
 use crate::oracle::{
-    Answer, Consensus, Cost, Curvature, Gradient, HeadEquations, Layout, NormalEquations, Offer, Problem, Rows,
-    Setting, Settings, SquaredGradients, Value, Vector,
+    Answer, Consensus, Cost, Curvature, Gradient, HeadEquations, KroneckerFactors, LayerSplitting, Layout,
+    NormalEquations, Offer, Problem, Rows, Setting, Settings, SquaredGradients, Value, Vector,
 };
 use initialization::Initialization;
 use ndarray::Array2;
@@ -55,8 +58,8 @@ pub const MLP: ModelEntry = ModelEntry {
         Setting::choice(
             "loss",
             "auto",
-            &["auto", "logistic", "softmax", "squared", "hinge"],
-            "auto: logistic for two classes, softmax for more, squared for real targets; squared is half the square",
+            &["auto", "logistic", "softmax", "squared", "hinge", "unit-hinge"],
+            "auto: logistic for two classes, softmax for more, squared for real targets; squared is half the square; unit-hinge: max(0, 1 - o), max(0, o)",
         ),
         INITIALIZATION,
         RIDGE,
@@ -148,10 +151,10 @@ enum Targets {
 /// A network on data.
 pub struct Network {
     name: &'static str,
-    stack: Stack,
+    stack: Arc<Stack>,
     initialization: Initialization,
     ridge: f64,
-    train: Part,
+    train: Arc<Part>,
     validation: Part,
     test: Part,
     task: Task,
@@ -188,6 +191,7 @@ impl Network {
                     "squared" if is_binary => (Loss::Squared, 1, Targets::AsTheyAre),
                     "squared" => (Loss::Squared, k, Targets::OneHot(k)),
                     "hinge" if is_binary => (Loss::Hinge, 1, Targets::AsTheyAre),
+                    "unit-hinge" if is_binary => (Loss::UnitHinge, 1, Targets::AsTheyAre),
                     _ if is_binary => (Loss::Logistic, 1, Targets::AsTheyAre),
                     _ => return unfit(format!("loss = \"{word}\" for {k} classes"), "it takes two; use \"softmax\""),
                 }
@@ -263,13 +267,13 @@ impl Network {
             name,
             initialization: Initialization::from_word(settings.word("initialization"), activation(settings)),
             ridge: settings.real("ridge"),
-            train: part(&data.train),
+            train: Arc::new(part(&data.train)),
             validation: part(&data.validation),
             test: part(&data.test),
             task: data.task.clone(),
             columns: data.columns.clone(),
             metadata: ["hidden", "activation", "loss"].map(|key| (key, settings.word(key).to_owned())).to_vec(),
-            stack,
+            stack: Arc::new(stack),
             shift,
             factor,
         }
@@ -385,7 +389,7 @@ impl Network {
     /// The class that outputs speak for; of several equal ones the first.
     fn class_of(&self, outputs: &[f32]) -> usize {
         match outputs {
-            [one] => usize::from(*one > if self.stack.loss == Loss::Squared { 0.5 } else { 0.0 }),
+            [one] => usize::from(*one > self.stack.loss.threshold()),
             several => (1..several.len()).fold(0, |best, k| if several[k] > several[best] { k } else { best }),
         }
     }
@@ -436,6 +440,10 @@ impl Problem for Network {
         self.cost(self.train.rows.len(), 2.0, 1.0).flops
     }
 
+    fn hidden_matrices(&self) -> Vec<String> {
+        (1..self.stack.layers.len()).map(|l| format!("layer{l}.weight")).collect()
+    }
+
     fn initial(&self, rng: &mut ChaCha8Rng) -> Vector {
         self.start(rng).unwrap_or_else(|_| {
             // Inputs that are not finite: the first value will say so.
@@ -452,7 +460,7 @@ impl Problem for Network {
     }
 
     fn curvature(&self) -> Offer<&dyn Curvature> {
-        if self.stack.loss == Loss::Hinge {
+        if self.stack.loss.is_hinge() {
             return Err("the hinge loss is linear wherever it has a derivative: its Gauss-Newton matrix is zero".into());
         }
         Ok(self)
@@ -468,6 +476,14 @@ impl Problem for Network {
 
     fn head_equations(&self) -> Offer<&dyn HeadEquations> {
         self.head()
+    }
+
+    fn kronecker_factors(&self) -> Offer<&dyn KroneckerFactors> {
+        self.factored()
+    }
+
+    fn layer_splitting(&self) -> Offer<&dyn LayerSplitting> {
+        self.splitting()
     }
 
     fn consensus(&self) -> Offer<&dyn Consensus> {

@@ -62,6 +62,7 @@ impl NetworkPredictor {
         let loss = match (text("loss")?.as_str(), classes.len()) {
             ("squared", _) | (_, 0) => Loss::Squared,
             ("hinge", _) => Loss::Hinge,
+            ("unit-hinge", _) => Loss::UnitHinge,
             _ if widths[layers] == 1 => Loss::Logistic,
             _ => Loss::Softmax,
         };
@@ -85,7 +86,10 @@ impl NetworkPredictor {
             _ if self.classes.is_empty() => outputs.collect(),
             Loss::Logistic => outputs.flat_map(|o| [1.0 / (1.0 + o.exp()), 1.0 / (1.0 + (-o).exp())]).collect(),
             // A hinge has no probabilities: the side is told.
-            Loss::Hinge => outputs.map(|o| f64::from(u8::from(o > 0.0))).flat_map(|side| [1.0 - side, side]).collect(),
+            loss if loss.is_hinge() => {
+                let side = |o| f64::from(u8::from(o > f64::from(loss.threshold())));
+                outputs.map(side).flat_map(|side| [1.0 - side, side]).collect()
+            }
             Loss::Softmax => {
                 let largest = outputs.clone().fold(f64::NEG_INFINITY, f64::max);
                 let total: f64 = outputs.clone().map(|o| (o - largest).exp()).sum();
@@ -94,7 +98,7 @@ impl NetworkPredictor {
             Loss::Squared if self.stack.outputs() == 1 => {
                 outputs.map(|o| o.clamp(0.0, 1.0)).flat_map(|p| [1.0 - p, p]).collect()
             }
-            Loss::Squared => {
+            _ => {
                 // Fits of indicators as shares, moved so that none is negative.
                 let lowest = outputs.clone().fold(0.0, f64::min);
                 let total: f64 = outputs.clone().map(|o| o - lowest).sum();

@@ -4,6 +4,7 @@ use super::layer::Dense;
 use crate::device::array::{View, ViewMut};
 use crate::device::{Activation, Array, Backend, Device, Job, Loss};
 use crate::oracle::Layout;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The layers of a network, from the inputs up.
@@ -16,7 +17,7 @@ pub(super) struct Stack {
     /// Numbers of one example's target; 0 where the inputs are the targets.
     targets: usize,
     /// Zeros for the tangent of a function without a bias.
-    zeros: Array,
+    pub zeros: Array,
     /// Blocks' memory, to be used again.
     pool: Mutex<Vec<Work>>,
 }
@@ -30,7 +31,7 @@ pub(super) struct Sheet {
 }
 
 impl Sheet {
-    fn new(device: &Device, units: usize, rows: usize) -> Self {
+    pub fn new(device: &Device, units: usize, rows: usize) -> Self {
         // A little more than a power of two keeps rows from meeting in the same cache sets.
         let stride = rows.next_multiple_of(16) + 16;
         Self { array: device.zeros(units * stride), units, stride }
@@ -44,11 +45,21 @@ impl Sheet {
         self.part_mut(self.units, columns)
     }
 
-    fn part(&self, units: usize, columns: usize) -> View<'_> {
+    pub fn part(&self, units: usize, columns: usize) -> View<'_> {
         self.array.strided(0, units, columns, self.stride)
     }
 
-    fn part_mut(&mut self, units: usize, columns: usize) -> ViewMut<'_> {
+    /// The rows of some units.
+    pub fn units(&self, units: Range<usize>, columns: usize) -> View<'_> {
+        self.array.strided(units.start * self.stride, units.len(), columns, self.stride)
+    }
+
+    /// The row of one unit.
+    pub fn unit_mut(&mut self, unit: usize, columns: usize) -> ViewMut<'_> {
+        self.array.strided_mut(unit * self.stride, 1, columns, self.stride)
+    }
+
+    pub fn part_mut(&mut self, units: usize, columns: usize) -> ViewMut<'_> {
         self.array.strided_mut(0, units, columns, self.stride)
     }
 }
@@ -59,7 +70,7 @@ pub(super) struct Pass {
     pub inputs: Sheet,
     /// None where the inputs are the targets.
     pub targets: Option<Sheet>,
-    values: Vec<Sheet>,
+    pub values: Vec<Sheet>,
     /// Slopes of layers whose values do not tell them.
     slopes: Vec<Option<Sheet>>,
 }
@@ -67,7 +78,7 @@ pub(super) struct Pass {
 /// Room for what goes up (tangents) or down (derivatives): two sheets, in turns, and two for squares.
 #[derive(Debug)]
 pub(super) struct Flow {
-    sheets: [Sheet; 2],
+    pub sheets: [Sheet; 2],
     squares: Option<[Sheet; 2]>,
     rows: usize,
 }
@@ -101,7 +112,7 @@ impl Stack {
         let layout = Layout::on(&device, shapes);
         let outputs = widths.last().copied().unwrap_or_default();
         let targets = if loss == Loss::Softmax { 1 } else { outputs };
-        let zeros = device.zeros(outputs);
+        let zeros = device.zeros(widths.iter().copied().max().unwrap_or_default());
         Self { layout, layers, loss, targets, zeros, device, pool: Mutex::default() }
     }
 
@@ -125,7 +136,7 @@ impl Stack {
         Job { rows, width, sum, parameters: self.layout.len() }
     }
 
-    fn widest(&self) -> usize {
+    pub fn widest(&self) -> usize {
         self.layers.iter().map(|layer| layer.outputs.max(layer.inputs)).max().unwrap_or_default()
     }
 
@@ -217,36 +228,33 @@ impl Stack {
         2.0 * device.loss(Loss::Squared, work.pass.outputs(columns), work.pass.targets(columns), None)
     }
 
-    /// The Gram matrix of the last layer's inputs and a constant one, weighted by the loss's second derivative or by one, as
-    /// the numbers of `sum` after the parameters, added with `keep`; of the last column only the corner.
-    pub fn head_gram(
+    /// The Gram matrix of a layer's inputs and a constant one, weighted by the loss's second derivative or by one, as the
+    /// numbers of `sum` from a place on, added with `keep`: the lower triangle, and of the rest whatever is at hand.
+    #[expect(clippy::too_many_arguments, reason = "what meets in a Gram matrix")]
+    pub fn gram(
         &self,
         device: &dyn Backend,
         work: &mut Work,
+        layer: usize,
         columns: usize,
         is_weighted: bool,
-        sum: &mut Array,
+        (sum, start): (&mut Array, usize),
         keep: bool,
     ) {
-        let inputs = self.layers[self.layers.len() - 1].inputs;
-        let (start, size) = (self.layout.len(), inputs + 1);
-        let last = start + inputs * size;
+        let inputs = self.layers[layer].inputs;
         let new = || [(); 2].map(|()| Sheet::new(&self.device, self.widest(), work.flow.rows));
         let [weights, weighted] = work.flow.squares.get_or_insert_with(new);
-        device.fill(&mut weights.array, 1.0);
+        let z = if layer == 0 { &work.pass.inputs } else { &work.pass.values[layer - 1] };
         if is_weighted {
+            device.fill(&mut weights.array, 1.0);
             device.loss_curvature(self.loss, work.pass.outputs(columns), weights.part_mut(1, columns), 1.0);
+            device.scale_columns(weighted.part_mut(inputs, columns), z.view(columns), weights.part(1, columns));
+        } else {
+            device.fill(&mut weights.array, 1.0);
+            device.copy(weighted.part_mut(inputs, columns), z.view(columns));
         }
-        let z = match self.layers.len() {
-            1 => work.pass.inputs.view(columns),
-            layers => work.pass.values[layers - 2].view(columns),
-        };
-        let weights = weights.part(1, columns);
-        device.scale_columns(weighted.part_mut(inputs, columns), z, weights);
-        let weighted = weighted.part(inputs, columns);
-        device.product(sum.strided_mut(start, inputs, inputs, size), keep, weighted, z.t());
-        device.row_sums(sum.view_mut(last, 1, inputs), keep, weighted);
-        device.row_sums(sum.view_mut(last + inputs, 1, 1), keep, weights);
+        gram(device, weighted, z, inputs, columns, (&mut *sum, start), keep);
+        device.row_sums(sum.view_mut(start + inputs * (inputs + 2), 1, 1), keep, weights.part(1, columns));
     }
 
     /// Sends the derivative in `flow` down; the gradient of every layer goes to `sum`, added with `keep`. With `squared`, the
@@ -263,20 +271,36 @@ impl Stack {
         sum: &mut Array,
         keep: bool,
     ) {
-        let (mut here, mut there) = (0, 1);
-        for (l, layer) in self.layers.iter().enumerate().rev() {
-            let x = if l == 0 { &pass.inputs } else { &pass.values[l - 1] };
+        self.descend(device, at, pass, flow, columns, |l, flow, here| {
+            let (layer, x) = (&self.layers[l], pass.below(l, columns));
             let d = flow.sheets[here].part(layer.outputs, columns);
             if squared {
                 let new = || [(); 2].map(|()| Sheet::new(&self.device, self.widest(), flow.rows));
                 let [d2, x2] = flow.squares.get_or_insert_with(new);
                 device.squares(d2.part_mut(layer.outputs, columns), d);
-                device.squares(x2.part_mut(layer.inputs, columns), x.view(columns));
+                device.squares(x2.part_mut(layer.inputs, columns), x);
                 let (d2, x2) = (d2.part(layer.outputs, columns), x2.part(layer.inputs, columns));
                 layer.gradient(device, d2, x2, sum, keep);
             } else {
-                layer.gradient(device, d, x.view(columns), sum, keep);
+                layer.gradient(device, d, x, sum, keep);
             }
+        });
+    }
+
+    /// Sends the derivative in `flow` down. `visit` meets every layer by its number, from the last one down, with the flow and
+    /// which of its sheets then holds the derivative in that layer's linear outputs.
+    fn descend(
+        &self,
+        device: &dyn Backend,
+        at: &Array,
+        pass: &Pass,
+        flow: &mut Flow,
+        columns: usize,
+        mut visit: impl FnMut(usize, &mut Flow, usize),
+    ) {
+        let (mut here, mut there) = (0, 1);
+        for (l, layer) in self.layers.iter().enumerate().rev() {
+            visit(l, flow, here);
             if l > 0 {
                 let [first, second] = &mut flow.sheets;
                 let (from, to) = if here == 0 { (first, second) } else { (second, first) };
@@ -292,6 +316,58 @@ impl Stack {
                 std::mem::swap(&mut here, &mut there);
             }
         }
+    }
+
+    /// Sends the derivative in `flow` down; for every layer the sum of `x x'`, without its last column and corner, and the
+    /// sum of `d d'` go to `sum` one after another, added with `keep`.
+    pub fn second_moments(
+        &self,
+        device: &dyn Backend,
+        at: &Array,
+        work: &mut Work,
+        columns: usize,
+        sum: &mut Array,
+        keep: bool,
+    ) {
+        let Work { pass, flow } = work;
+        let places = self.moments();
+        self.descend(device, at, pass, flow, columns, |l, flow, here| {
+            let (layer, x) = (&self.layers[l], pass.below(l, columns));
+            let d = flow.sheets[here].part(layer.outputs, columns);
+            let ([of_x, of_d], size) = (places[l], layer.inputs + 1);
+            device.product(sum.strided_mut(of_x, layer.inputs, layer.inputs, size), keep, x, x.t());
+            device.row_sums(sum.view_mut(of_x + layer.inputs * size, 1, layer.inputs), keep, x);
+            device.product(sum.view_mut(of_d, layer.outputs, layer.outputs), keep, d, d.t());
+        });
+    }
+
+    /// Where the second moments of every layer's inputs and derivatives begin in the sum of [`Stack::second_moments`].
+    pub fn moments(&self) -> Vec<[usize; 2]> {
+        let mut end = 0;
+        let place = |layer: &Dense| {
+            let of_x = end;
+            let of_d = of_x + (layer.inputs + 1).pow(2);
+            end = of_d + layer.outputs.pow(2);
+            [of_x, of_d]
+        };
+        self.layers.iter().map(place).collect()
+    }
+
+    /// The derivative of every example's loss in the last layer's linear outputs into `flow`, at targets that the model itself
+    /// draws by the numbers in `noise`, `units x columns`.
+    pub fn drawn_derivative(
+        &self,
+        device: &dyn Backend,
+        pass: &Pass,
+        flow: &mut Flow,
+        columns: usize,
+        (units, noise): (usize, &[f32]),
+    ) {
+        let [first, second] = &mut flow.sheets;
+        device.upload(second.part_mut(units, columns), noise);
+        let mut d = first.part_mut(self.outputs(), columns);
+        device.sampled_residual(self.loss, pass.outputs(columns), second.part(units, columns), d.again());
+        self.through_last_slopes(device, pass, d, columns);
     }
 
     /// The tangent of the outputs along `along`, into `flow`'s first sheet.
@@ -334,7 +410,7 @@ impl Pass {
     }
 
     /// What the loss compares outputs with.
-    fn targets(&self, columns: usize) -> View<'_> {
+    pub fn targets(&self, columns: usize) -> View<'_> {
         self.targets.as_ref().unwrap_or(&self.inputs).view(columns)
     }
 
@@ -343,10 +419,39 @@ impl Pass {
         self.values[l].view(columns)
     }
 
+    /// The values that layer `l` works on.
+    pub fn below(&self, l: usize, columns: usize) -> View<'_> {
+        if l == 0 { self.inputs.view(columns) } else { self.values(l - 1, columns) }
+    }
+
     /// What layer `l` keeps for its slopes.
-    fn kept(&self, l: usize, columns: usize) -> View<'_> {
+    pub fn kept(&self, l: usize, columns: usize) -> View<'_> {
         self.slopes[l].as_ref().unwrap_or(&self.values[l]).view(columns)
     }
+}
+
+/// Units of a Gram matrix that are multiplied together.
+const GRAM_UNITS: usize = 80;
+
+/// The lower triangle of the Gram matrix of `left` with `right`, the one a multiple of the other column by column, and of
+/// `left` with a constant one, `(units + 1) x (units + 1)`, from a place of `sum` on; its last corner is left out.
+pub(super) fn gram(
+    device: &dyn Backend,
+    left: &Sheet,
+    right: &Sheet,
+    units: usize,
+    columns: usize,
+    (sum, start): (&mut Array, usize),
+    keep: bool,
+) {
+    let size = units + 1;
+    for first in (0..units).step_by(GRAM_UNITS) {
+        let end = (first + GRAM_UNITS).min(units);
+        let out = sum.strided_mut(start + first * size, end - first, end, size);
+        device.product(out, keep, left.units(first..end, columns), right.units(0..end, columns).t());
+    }
+    let last = start + units * size;
+    device.row_sums(sum.view_mut(last, 1, units), keep, left.part(units, columns));
 }
 
 #[cfg(test)]

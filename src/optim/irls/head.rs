@@ -5,9 +5,9 @@
 //! (a damped Fisher-scoring step), below `v = mu v - a g`, `theta += v`. The small share `e` is a trust region: what lies
 //! below moves on, so the last layer is never solved for its own sake.
 
-use super::super::sgd::Schedule;
 use super::BoundFactors;
 use crate::error::{Error, Result};
+use crate::optim::stochastic::Schedule;
 use crate::optim::{Optimizer, OptimizerEntry, StateVisitor, Step};
 use crate::oracle::{Capability, HeadSystem, Oracle, Rows, Setting, Settings, Vector};
 use ndarray::Array2;
@@ -20,12 +20,16 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
     needs: &[Capability::HeadEquations],
     stochastic: true,
     settings: &[
-        Setting::whole("batch_size", "1024", 1, 1 << 40, "rows per step").log(),
-        Setting::real("head_step", "0.1", 0.0, 1.0, "e: share of the Fisher-scoring step that is taken").log(),
+        Setting::whole("batch_size", "1024", 1, 1 << 40, "rows per step").log().search(128.0, 4096.0),
+        Setting::real("head_step", "0.1", 0.0, 1.0, "e: share of the Fisher-scoring step that is taken")
+            .log()
+            .search(0.01, 1.0),
         Setting::real("head_damping", "1e-3", 0.0, f64::INFINITY, "delta, beside the mean information").log(),
         Setting::real("head_memory", "0.9", 0.0, 0.999_999, "share of the information that is kept from step to step"),
         Setting::whole("refresh", "5", 1, 1 << 20, "steps between two factorizations of the information"),
-        Setting::real("learning_rate", "0.1", 0.0, f64::INFINITY, "step size below, at the start").log(),
+        Setting::real("learning_rate", "0.1", 0.0, f64::INFINITY, "step size below, at the start")
+            .log()
+            .search(1e-3, 1.0),
         Setting::real("momentum", "0.9", 0.0, 0.999_999, "mu: share of the last step below that is kept"),
         Setting::choice(
             "schedule",

@@ -5,31 +5,9 @@
 //! replaced by `alpha x_i + (1 - alpha) z` in the last two (over-relaxation, section 3.4.3). The penalty follows
 //! the balance of primal and dual residuals (section 3.4.1); when `rho` changes, `u` is rescaled by old/new.
 
-use super::{Optimizer, OptimizerEntry, StateVisitor, Step};
 use crate::error::Result;
-use crate::oracle::{Capability, Oracle, Setting, Settings, Vector};
-
-/// The registered optimizer.
-pub const ENTRY: OptimizerEntry = OptimizerEntry {
-    name: "admm",
-    summary: "alternating direction method of multipliers, consensus over row blocks",
-    paper: "Boyd, Parikh, Chu, Peleato and Eckstein 2011, sections 3.3, 3.4 and 8",
-    needs: &[Capability::Consensus],
-    stochastic: false,
-    settings: &[
-        Setting::whole("parts", "8", 1, 4096, "blocks of consecutive rows that are fitted apart"),
-        Setting::real("rho", "0.1", 1e-12, 1e12, "penalty at the start, divided by the number of parts").log(),
-        Setting::real("relaxation", "1.6", 0.1, 1.95, "alpha: above 1 over-relaxes"),
-        Setting::switch("balance", "true", "let the penalty follow the residuals"),
-        Setting::real("balance_ratio", "10", 1.0, f64::INFINITY, "mu: residuals this far apart change the penalty"),
-        Setting::real("balance_factor", "2", 1.0, f64::INFINITY, "tau: by this factor"),
-        Setting::real("absolute_tolerance", "1e-9", 0.0, 1.0, "of both residuals, per element").log(),
-        Setting::real("relative_tolerance", "1e-7", 0.0, 1.0, "of both residuals").log(),
-        Setting::real("local_accuracy", "0.1", 1e-6, 1.0, "local gradients shrink to this share of the residuals")
-            .log(),
-    ],
-    build: |s| Ok(Box::new(Admm::new(s))),
-};
+use crate::optim::{Optimizer, Promises, Size, StateVisitor, Step};
+use crate::oracle::{Oracle, Settings, Vector};
 
 /// Local gradients need not be smaller than this, unless the residuals asked for are.
 const LOCAL_FLOOR: f64 = 1e-10;
@@ -37,7 +15,7 @@ const LOCAL_FLOOR: f64 = 1e-10;
 /// The penalty stays within this factor of where it started: further off, local problems are all penalty or none.
 const PENALTY_RANGE: f64 = 1e12;
 
-struct Admm {
+pub(super) struct Admm {
     parts: usize,
     rho: f64,
     /// The penalty at the start.
@@ -56,7 +34,7 @@ struct Admm {
 }
 
 impl Admm {
-    fn new(s: &Settings) -> Self {
+    pub fn new(s: &Settings) -> Self {
         let parts = s.whole("parts");
         Self {
             parts,
@@ -153,6 +131,11 @@ impl Optimizer for Admm {
             }
         }
         Ok(Step::Continue)
+    }
+
+    fn promises(&self, _: &Size<'_>) -> Promises {
+        // Local problems are solved to a tolerance: nothing bounds their work beforehand.
+        Promises { convex_gap: 1e-8, step_gradients: None }
     }
 
     fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {
