@@ -174,7 +174,7 @@ impl Problem for Turns<'_> {
 impl Gradient for Turns<'_> {
     fn value_and_gradient(&self, at: &Vector, _: Rows<'_>, gradient: &mut Vector) -> parsimony::Result<Answer<f64>> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let batch = Batch::new((0..self.rows() as u32).filter(|r| (r + turn) % 4 > 0).collect());
+        let batch = Batch::new((0..self.rows() as u32).filter(|r| !(r + turn).is_multiple_of(4)).collect());
         self.problem.gradient().unwrap().value_and_gradient(at, Rows::Batch(&batch), gradient)
     }
 }
