@@ -179,7 +179,8 @@ impl Gradient for Turns<'_> {
     }
 }
 
-/// Bases are refreshed every third step, so that a first moment which did not follow them would show.
+/// Bases are refreshed every third step: a first moment that does not follow them is 1.5e-2 off from the fifth step on, a
+/// second one that is not sorted along 4e-3. L and R in `f32` alone account for 2e-5: gradients have a condition of 200 to 400.
 #[test]
 fn soap_takes_the_steps_of_its_authors() {
     let model = tanh(37, 5, "5", &[("loss", word("squared"))]);

@@ -183,11 +183,14 @@ impl KFac {
     /// The inverses of all damped factors.
     fn invert(&self, oracle: &mut Oracle<'_>, gamma: f64) -> Result<Vector> {
         let factors = self.factors.as_ref().expect("laid out at the start");
+        let step = oracle.step();
         let invert = |layer: &Layer| -> Result<[Matrix; 2]> {
             let (a, g) = (factors.matrix(&layer.inputs), factors.matrix(&layer.outputs));
             let share = (a.trace() / a.rows() as f64) / (g.trace() / g.rows() as f64);
             let pi = if share.is_finite() && share > 0.0 { share.sqrt() } else { 1.0 };
-            Ok([a.inverse(pi * gamma)?, g.inverse(gamma / pi)?])
+            // Second moments are not negative: only activations without bound leave them so.
+            let lost = |_| Error::Diverged { step, quantity: "the inverse of a damped factor".into(), value: f64::NAN };
+            Ok([a.inverse(pi * gamma).map_err(lost)?, g.inverse(gamma / pi).map_err(lost)?])
         };
         let found: Vec<[Matrix; 2]> = self.layers.par_iter().map(invert).collect::<Result<_>>()?;
         let mut inverses = factors.zeros_like();

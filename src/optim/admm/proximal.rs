@@ -157,14 +157,16 @@ impl Proximal {
         self.factors.iter_mut().skip(first).for_each(|factor| *factor = None);
     }
 
-    /// Factorizes what is not factorized.
-    fn factorize(&mut self, oracle: &mut Oracle<'_>) -> Result<()> {
+    /// Factorizes what is not factorized. What a resumed run factorizes again is not `due`, and was counted before.
+    fn factorize(&mut self, oracle: &mut Oracle<'_>, is_due: bool) -> Result<()> {
         for l in 0..self.layers.len() {
             if self.factors[l].is_none() {
                 let gram = if l == 0 { &self.input_gram } else { &self.grams[l - 1] };
                 let damping = self.damping_of(l, gram);
                 self.factors[l] = Some(Factor::new(gram, damping, self.layers[l].outputs)?);
-                oracle.count_solve((self.layers[l].inputs as f64 + 1.0).powi(3) / 3.0);
+                if is_due {
+                    oracle.count_solve((self.layers[l].inputs as f64 + 1.0).powi(3) / 3.0);
+                }
             }
         }
         Ok(())
@@ -255,7 +257,7 @@ impl Optimizer for Proximal {
             oracle.finite("a Gram matrix", sums.grams.iter().map(|gram| gram.sum()).sum())?;
             self.renew(&sums.grams, beta);
         }
-        self.factorize(oracle)?;
+        self.factorize(oracle, is_due)?;
         let last = self.layers.len() - 1;
         let moves: Vec<Move> =
             (0..=last).map(|l| self.whole_step(l, &sums.rights, parameters, beta)).collect::<Result<_>>()?;
@@ -314,7 +316,11 @@ impl Optimizer for Proximal {
         }
         // Shapes follow from the layers: a flat list is enough.
         let mut flat: Vec<f64> = self.grams.concat();
+        let before = flat.clone();
         visitor.numbers("grams", &mut flat);
+        if flat != before {
+            self.factors.iter_mut().for_each(|factor| *factor = None);
+        }
         let mut rest = &flat[..];
         self.grams.clear();
         for layer in self.layers.iter().skip(1) {
@@ -322,6 +328,5 @@ impl Optimizer for Proximal {
             self.grams.push(gram.to_vec());
             rest = others;
         }
-        self.factors.iter_mut().for_each(|factor| *factor = None);
     }
 }

@@ -189,5 +189,10 @@ impl Optimizer for Taylor {
             visitor.numbers("local", &mut numbers);
             self.variables().restore(&numbers);
         }
+        // Formed once and counted once.
+        let mut flat: Vec<f64> = self.input_gram.iter().flatten().copied().collect();
+        visitor.numbers("input_gram", &mut flat);
+        let size = flat.len().isqrt();
+        self.input_gram = Array2::from_shape_vec((size, size), flat).ok().filter(|gram| !gram.is_empty());
     }
 }
