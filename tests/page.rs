@@ -96,12 +96,12 @@ fn the_page_opens_without_complaint_and_its_choices_work() {
             "<script>const c = document.getElementById('choose-x'); c.value = '{x}'; c.dispatchEvent(new Event('change'));\n\
              const before = document.querySelectorAll('.panels path').length;\n\
              document.querySelector('.legend button').click();\n\
+             document.body.dataset.fewer = document.querySelectorAll('.panels path').length < before;\n\
              const plot = document.querySelector('.panel svg'); plot.focus();\n\
              plot.dispatchEvent(new KeyboardEvent('keydown', {{ key: 'ArrowRight' }}));\n\
              document.body.dataset.read = document.querySelector('.readout').textContent;\n\
              document.querySelector('.panel svg').dispatchEvent(new KeyboardEvent('keydown', {{ key: '+' }}));\n\
-             document.querySelector('th button').click();\n\
-             document.body.dataset.fewer = document.querySelectorAll('.panels path').length < before;</script>"
+             document.querySelector('th button').click();</script>"
         );
         let changed = page.with_file_name(format!("{x}.html"));
         fs::write(&changed, text.replace("</body>", &format!("{script}</body>"))).expect("a page");

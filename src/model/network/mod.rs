@@ -585,6 +585,7 @@ impl Model for Network {
                 Loss::Logistic => sum(&logistic_loss),
                 Loss::Squared => sum(&|o, y| 0.5 * (o - y) * (o - y)),
                 Loss::Hinge => sum(&|o, y| (1.0 - (2.0 * y - 1.0) * o).max(0.0)),
+                Loss::UnitHinge => sum(&|o, y| if y > 0.5 { 1.0 - o } else { o }.max(0.0)),
             };
             (loss, has_classes && self.class_of(own) == label as usize)
         };
