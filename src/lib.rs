@@ -1,9 +1,10 @@
 //! Parsimony: a workbench that measures how much accuracy an optimizer buys, per second and per parameter.
 //!
 //! The rooms, from top to bottom; a room uses those below it and never those above:
-//! `cli`, then [`report`] and [`experiment`], then [`optim`], [`model`], [`data`] and [`measure`], then [`oracle`],
-//! then [`device`].
+//! `cli`, then [`report`] and [`experiment`], then [`claim`], [`optim`], [`model`], [`data`] and [`measure`], then
+//! [`oracle`], then [`device`].
 
+pub mod claim;
 mod cli;
 pub mod data;
 pub mod device;

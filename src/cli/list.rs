@@ -7,7 +7,7 @@ use crate::workbench::Workbench;
 use serde_json::{Value, json};
 
 /// The experiments in this program, by name.
-pub const EXPERIMENTS: [(&str, &str); 7] = [
+pub const EXPERIMENTS: [(&str, &str); 12] = [
     ("quickstart", include_str!("../../experiments/quickstart.toml")),
     ("higgs-logistic", include_str!("../../experiments/higgs-logistic.toml")),
     ("higgs-sample", include_str!("../../experiments/higgs-sample.toml")),
@@ -15,6 +15,11 @@ pub const EXPERIMENTS: [(&str, &str); 7] = [
     ("mnist-softmax", include_str!("../../experiments/mnist-softmax.toml")),
     ("mnist-mlp", include_str!("../../experiments/mnist-mlp.toml")),
     ("mnist-autoencoder", include_str!("../../experiments/mnist-autoencoder.toml")),
+    ("irls-vs-admm", include_str!("../../experiments/irls-vs-admm.toml")),
+    ("squares", include_str!("../../experiments/squares.toml")),
+    ("products", include_str!("../../experiments/products.toml")),
+    ("cheap-gradient", include_str!("../../experiments/cheap-gradient.toml")),
+    ("press", include_str!("../../experiments/press.toml")),
 ];
 
 const EXAMPLES: &str = "\

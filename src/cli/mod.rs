@@ -2,6 +2,8 @@
 
 mod cell;
 mod check;
+mod claims;
+mod compare;
 mod data;
 mod doctor;
 mod import_trace;
@@ -29,6 +31,7 @@ Exit codes:
   2    an option or an experiment file cannot be used
   3    data cannot be used
   4    the file system or the network refused
+  5    `claims verify`: no claim fails, but one is inconclusive
   130  interrupted
 
 Examples:
@@ -52,6 +55,8 @@ enum Verb {
     Tune(tune::Arguments),
     Report(report::Arguments),
     Summary(summary::Arguments),
+    Compare(compare::Arguments),
+    Claims(claims::Arguments),
     Check(check::Arguments),
     ImportTrace(import_trace::Arguments),
     List(list::Arguments),
@@ -95,6 +100,8 @@ impl Verb {
             Self::Tune(arguments) => tune::run(workbench, &arguments),
             Self::Report(arguments) => done(report::run(&arguments)),
             Self::Summary(arguments) => done(summary::run(&arguments)),
+            Self::Compare(arguments) => done(compare::run(&arguments)),
+            Self::Claims(arguments) => claims::run(workbench, &arguments),
             Self::ImportTrace(arguments) => done(import_trace::run(&arguments)),
             Self::Check(arguments) => check::run(workbench, &arguments),
             Self::List(arguments) => done(list::run(workbench, &arguments)),

@@ -2,7 +2,10 @@
 
 use super::{Format, output};
 use crate::error::Result;
-use crate::experiment::{self, CellConfig, Options, Plan, Spec, State, count_interruptions, say, state_of};
+use crate::experiment::{
+    self, CellConfig, Options, Outcome, Plan, Spec, State, count_interruptions, say, state_of, write_json,
+};
+use crate::report::{runs, verdict};
 use crate::workbench::Workbench;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
@@ -76,16 +79,39 @@ pub fn size(text: &str) -> std::result::Result<u64, String> {
 pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
     let spec = load(workbench, &arguments.file)?;
     let folder = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(&spec.name));
-    let plan = with_import_bar(|progress| Plan::new(&spec, workbench, progress))?;
     if arguments.dry_run {
+        let plan = with_import_bar(|progress| Plan::new(&spec, workbench, progress))?;
         show(&plan, &folder, arguments.format)?;
         return Ok(ExitCode::SUCCESS);
     }
-    count_interruptions()?;
     let Arguments { force, quiet, memory, .. } = *arguments;
-    let options = Options { folder: folder.clone(), force, quiet, memory };
-    let outcome = experiment::run(&spec, &plan, &options)?;
-    if !arguments.quiet {
+    let outcome = run_and_judge(workbench, &spec, &folder, force, quiet, memory)?;
+    if outcome.interrupted {
+        // With --force, the same command would begin anew.
+        let how = if arguments.force { "it again without --force" } else { "the same command again" };
+        say(format_args!("interrupted; run {how} to go on"));
+        return Ok(ExitCode::from(130));
+    }
+    Ok(ExitCode::from(u8::from(outcome.failed + outcome.diverged > 0)))
+}
+
+/// Plans an experiment, runs what is not done, says how it went and, where it states expectations, judges its claim.
+pub fn run_and_judge(
+    workbench: &Workbench,
+    spec: &Spec,
+    folder: &Path,
+    force: bool,
+    quiet: bool,
+    memory: Option<u64>,
+) -> Result<Outcome> {
+    let plan = with_import_bar(|progress| Plan::new(spec, workbench, progress))?;
+    count_interruptions()?;
+    let options = Options { folder: folder.to_owned(), force, quiet, memory };
+    let outcome = experiment::run(spec, &plan, &options)?;
+    if !quiet {
+        for absent in &plan.absent {
+            say(format_args!("left out: {}: {}", absent.dataset, absent.reason));
+        }
         say(format_args!(
             "{} run, {} done before, {} skipped{}{}: {}",
             counted(outcome.run),
@@ -96,13 +122,17 @@ pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
             folder.display()
         ));
     }
-    if outcome.interrupted {
-        // With --force, the same command would begin anew.
-        let how = if arguments.force { "it again without --force" } else { "the same command again" };
-        say(format_args!("interrupted; run {how} to go on"));
-        return Ok(ExitCode::from(130));
+    if !outcome.interrupted && !spec.claim.expectations.is_empty() {
+        judge(folder)?;
     }
-    Ok(ExitCode::from(u8::from(outcome.failed + outcome.diverged > 0)))
+    Ok(outcome)
+}
+
+/// Judges the claim of a run, keeps the verdict in `verdict.json` and prints it.
+fn judge(folder: &Path) -> Result<()> {
+    let Some(verdict) = verdict::verdict(&runs::load(folder)?)? else { return Ok(()) };
+    write_json(&folder.join("verdict.json"), &verdict)?;
+    output::text(&verdict::text(&verdict))
 }
 
 fn counted(cells: usize) -> String {
@@ -175,6 +205,11 @@ pub fn show(plan: &Plan, folder: &Path, format: Format) -> Result<()> {
         });
         text.push_str("\nSkipped, because the parts do not fit:\n");
         text.push_str(&output::table(["dataset", "model", "optimizer", "reason"], rows));
+    }
+    if !plan.absent.is_empty() {
+        let rows = plan.absent.iter().map(|absent| [absent.dataset.clone(), absent.reason.clone()]);
+        text.push_str("\nLeft out, because they are not here:\n");
+        text.push_str(&output::table(["dataset", "reason"], rows));
     }
     output::text(&text)
 }

@@ -9,9 +9,11 @@ use super::interrupt;
 use super::message::{Message, Sender};
 use super::problem;
 use super::progress::say;
-use super::record::{CellConfig, CellFolder, CellResult, Status, read_json, remove_if_there, write_json};
+use super::record::{
+    CellConfig, CellFolder, CellResult, InspectionRecord, Status, read_json, remove_if_there, write_json,
+};
 use super::spec::Reported;
-use super::trace::Trace;
+use super::trace::{Trace, write_row_outcomes};
 use crate::device::cpu::on_worker;
 use crate::error::{Error, Result};
 use crate::measure::clock::{Clock, Section};
@@ -45,8 +47,7 @@ pub fn run(workbench: &Workbench, folder: &Path, memory: Option<u64>) -> Result<
         Err(error) => {
             say(format_args!("error: {error}"));
             // What an earlier attempt left does not belong to this result.
-            remove_if_there(&folder.trace())?;
-            remove_if_there(&folder.weights())?;
+            folder.outcomes().iter().try_for_each(|path| remove_if_there(path))?;
             let mut result = CellResult::bare(&config, Status::Failed, error.to_string());
             result.set_seconds(&clock.seconds());
             result
@@ -369,10 +370,20 @@ impl Run<'_> {
             result.test_squared_error = value("test_squared_error");
             result.parameters_nonzero = Some(counts.nonzero);
             result.parameter_compressed_bytes = Some(compressed_bytes(&point));
-            write_weights(&folder.weights(), &self.model.weights(&point))?;
+            let weights = self.model.weights(&point);
+            write_weights(&folder.weights(), &weights)?;
+            match self.model.row_outcomes(&point, Split::Test)? {
+                Some(rows) => write_row_outcomes(&folder.test_rows(), rows)?,
+                None => remove_if_there(&folder.test_rows())?,
+            }
+            let inspected = if self.config.inspect { self.model.inspect(&weights, 0.95, false)? } else { None };
+            match inspected {
+                Some(inspection) => write_json(&folder.inspection(), &InspectionRecord::of(&inspection))?,
+                None => remove_if_there(&folder.inspection())?,
+            }
         } else {
             // Those of an earlier, interrupted attempt.
-            remove_if_there(&folder.weights())?;
+            folder.outcomes().iter().try_for_each(|path| remove_if_there(path))?;
         }
         self.sample_memory();
         self.trace.write(&folder.trace())?;

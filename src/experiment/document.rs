@@ -89,6 +89,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The same, where there need not be any.
+    pub fn tables_if_any(&self, key: &'static str, header: &'static str) -> Result<Vec<Section<'a>>> {
+        if self.get(key).is_none() { Ok(Vec::new()) } else { self.tables(key, header) }
+    }
+
     /// Complains about keys that nobody asked for.
     pub fn finish(&self) -> Result<()> {
         let known = self.known.borrow();

@@ -22,9 +22,9 @@ pub use budget::{Budget, Schedule};
 pub use checkpoint::read_weights;
 pub use import::{Import, import};
 pub use interrupt::{count as interruptions, install as count_interruptions};
-pub use plan::{NUMERICS_VERSION, Plan, Skipped};
+pub use plan::{Absent, NUMERICS_VERSION, Plan, Skipped};
 pub use progress::{Names, say};
-pub use record::{CellConfig, CellFolder, CellResult, Status, read_json, write_whole};
+pub use record::{CellConfig, CellFolder, CellResult, Status, read_json, write_json, write_whole};
 pub use runner::{Options, Outcome, State, run, state_of};
 pub use spec::{Folds, Reported, Spec, Target};
 

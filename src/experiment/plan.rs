@@ -7,6 +7,7 @@ use super::budget::Budget;
 use super::problem::{layout, model_data};
 use super::record::{CellConfig, ComponentRecord, DatasetRecord, Values, content_hash};
 use super::spec::{ComponentSpec, DatasetSpec, Folds, MOST_CELLS, Reported, Spec};
+use crate::claim::{self, Subject};
 use crate::data::SplitSpec;
 use crate::data::open::{Opened, Source};
 use crate::error::{Error, Result};
@@ -30,6 +31,15 @@ pub struct Skipped {
     pub reason: String,
 }
 
+/// An optional dataset that is not here.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Absent {
+    /// What the experiment calls it.
+    pub dataset: String,
+    /// Why it cannot be opened.
+    pub reason: String,
+}
+
 /// What an experiment consists of.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Plan {
@@ -37,6 +47,8 @@ pub struct Plan {
     pub cells: Vec<CellConfig>,
     /// The cells that cannot be run.
     pub skipped: Vec<Skipped>,
+    /// Optional datasets that are not here.
+    pub absent: Vec<Absent>,
     /// The problems, with whether each is convex.
     pub problems: BTreeMap<String, bool>,
 }
@@ -73,14 +85,39 @@ impl Plan {
         }
         let mut planner = Planner { spec, plan: Self::default(), seen: BTreeMap::new(), cells: Vec::new() };
         for dataset in &spec.datasets {
-            let opened =
-                dataset.choice.open(&workbench.datasets, progress).map_err(|error| placed(error, &dataset.place))?;
+            let opened = match dataset.choice.open(&workbench.datasets, progress) {
+                Ok(opened) => opened,
+                Err(Error::Data(error)) if dataset.optional => {
+                    let dataset = dataset.label.clone().unwrap_or_else(|| dataset.choice.name());
+                    planner.plan.absent.push(Absent { dataset, reason: error.finding });
+                    continue;
+                }
+                Err(error) => return Err(placed(error, &dataset.place)),
+            };
             planner.add_dataset(workbench, dataset, &opened, &models, &optimizers)?;
+        }
+        if planner.plan.absent.len() == spec.datasets.len() {
+            let finding = "none of its datasets is here, and all are optional";
+            return Err(Error::config(&spec.datasets[0].place, finding, "fetch one: `parsimony list datasets`"));
         }
         // Stable: within a seed, cells keep the order of the file.
         planner.cells.sort_by_key(|(seed, _)| *seed);
         planner.plan.cells = planner.cells.into_iter().map(|(_, cell)| cell).collect();
+        planner.plan.check_expectations(spec)?;
         Ok(planner.plan)
+    }
+}
+
+impl Plan {
+    /// Finds mistakes in the claim's expectations that only the plan can show.
+    fn check_expectations(&self, spec: &Spec) -> Result<()> {
+        if spec.claim.expectations.is_empty() {
+            return Ok(());
+        }
+        let subject = |cell: &CellConfig| Subject::of_config(&serde_json::to_value(cell).unwrap_or_default());
+        let run = self.cells.iter().map(|cell| (subject(cell), false));
+        let skipped = self.skipped.iter().map(|skipped| (subject(&skipped.cell), true));
+        claim::check(&spec.claim.expectations, &run.chain(skipped).collect::<Vec<_>>())
     }
 }
 
@@ -216,6 +253,9 @@ impl Planner<'_> {
                 "evaluate": spec.evaluate,
                 "threads": spec.threads,
             });
+            if spec.inspect {
+                identity["inspect"] = true.into();
+            }
             if spec.withhold_test {
                 identity["test"] = "withheld".into();
             }
@@ -241,11 +281,13 @@ impl Planner<'_> {
                 hyperparameters: hyperparameters.clone(),
                 problem: problem.clone(),
                 seed,
+                stochastic: random,
                 fold,
                 budget,
                 target: spec.target.clone(),
                 report: spec.report,
                 evaluate: spec.evaluate,
+                inspect: spec.inspect,
                 threads: spec.threads,
                 withhold_test: spec.withhold_test,
             };

@@ -8,6 +8,7 @@ use crate::data::open::Choice;
 use crate::data::{RowOrder, SplitSpec};
 use crate::error::{DataError, Error, Result};
 use crate::measure::clock::Seconds;
+use crate::model::Inspection;
 use crate::oracle::{Finding, SettingValue};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,9 @@ pub struct CellConfig {
     pub problem: String,
     /// The seed.
     pub seed: u64,
+    /// Whether the seed decides anything: the optimizer or the model's start draws at random.
+    #[serde(default)]
+    pub stochastic: bool,
     /// The fold, where the dataset is split into folds.
     pub fold: Option<usize>,
     /// What it may use up.
@@ -86,6 +90,9 @@ pub struct CellConfig {
     pub report: Reported,
     /// When it is evaluated.
     pub evaluate: Schedule,
+    /// Whether `inspection.json` is written.
+    #[serde(default)]
+    pub inspect: bool,
     /// Threads.
     pub threads: usize,
     /// Whether it is given no test rows.
@@ -234,6 +241,32 @@ impl CellResult {
     }
 }
 
+/// `inspection.json`: what statistics knows about a fit, in a few numbers; all of it is told by `parsimony inspect`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct InspectionRecord {
+    /// The sum of leverages.
+    pub effective_degrees_of_freedom: f64,
+    /// Loss per row of training rows left out, one by one.
+    pub left_out_loss: Option<f64>,
+    /// Share of them whose class is right.
+    pub left_out_accuracy: Option<f64>,
+    /// Sum of their squared residuals.
+    pub press: Option<f64>,
+}
+
+impl InspectionRecord {
+    /// The numbers of an inspection.
+    #[must_use]
+    pub fn of(inspection: &Inspection) -> Self {
+        Self {
+            effective_degrees_of_freedom: inspection.effective_degrees_of_freedom,
+            left_out_loss: inspection.left_out_loss,
+            left_out_accuracy: inspection.left_out_accuracy,
+            press: inspection.press,
+        }
+    }
+}
+
 /// The places of a cell's files.
 #[derive(Debug, Clone)]
 pub struct CellFolder(PathBuf);
@@ -275,6 +308,18 @@ impl CellFolder {
         self.0.join("trace.parquet")
     }
 
+    /// `test_rows.parquet`.
+    #[must_use]
+    pub fn test_rows(&self) -> PathBuf {
+        self.0.join("test_rows.parquet")
+    }
+
+    /// `inspection.json`.
+    #[must_use]
+    pub fn inspection(&self) -> PathBuf {
+        self.0.join("inspection.json")
+    }
+
     /// `weights.safetensors`.
     #[must_use]
     pub fn weights(&self) -> PathBuf {
@@ -291,6 +336,12 @@ impl CellFolder {
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.0.join("log.txt")
+    }
+
+    /// Every file that holds what the fit came to, the result and the checkpoint apart.
+    #[must_use]
+    pub fn outcomes(&self) -> [PathBuf; 4] {
+        [self.trace(), self.weights(), self.test_rows(), self.inspection()]
     }
 
     /// The result, if there is a readable one.

@@ -187,7 +187,8 @@ fn set_aside(folder: &Path, plan: &Plan) -> Result<()> {
 fn clear(cell: &CellFolder) -> Result<()> {
     // The checkpoint goes first: killed in between, a cell without result would go on from it. Then the result: without
     // it, the cell counts as not finished.
-    for path in [cell.checkpoint(), cell.result(), cell.trace(), cell.weights(), cell.log()] {
+    let [trace, weights, test_rows, inspection] = cell.outcomes();
+    for path in [cell.checkpoint(), cell.result(), trace, weights, test_rows, inspection, cell.log()] {
         remove_if_there(&path)?;
     }
     Ok(())
@@ -244,8 +245,7 @@ fn run_cell(
     };
     if status != Status::Interrupted {
         // What an earlier attempt left does not belong to this result.
-        remove_if_there(&cell.trace())?;
-        remove_if_there(&cell.weights())?;
+        cell.outcomes().iter().try_for_each(|path| remove_if_there(path))?;
     }
     let result = CellResult::bare(config, status, reason);
     write_json(&cell.result(), &result)?;

@@ -5,6 +5,7 @@
 use super::budget::{Budget, Schedule};
 use super::document::{Field, Section, Source};
 use super::tune::{self, Tune};
+use crate::claim::{Claim, Comparison, Expectation, place_mistake};
 use crate::data::open::{Choice, Source as DataSource, SplitChoice};
 use crate::data::registry::find_in;
 use crate::data::{ReadOptions, SplitSpec};
@@ -23,10 +24,8 @@ pub struct Spec {
     pub name: String,
     /// The question it asks.
     pub question: Option<String>,
-    /// The claim it tests.
-    pub claim: Option<String>,
-    /// Where the claim was made.
-    pub source: Option<String>,
+    /// The claim it tests, with what must hold for it.
+    pub claim: Claim,
     /// The seeds, in order.
     pub seeds: Vec<u64>,
     /// Which folds to run, where a dataset is split into folds.
@@ -39,6 +38,8 @@ pub struct Spec {
     pub report: Reported,
     /// When cells are evaluated.
     pub evaluate: Schedule,
+    /// Whether what statistics knows about each fit is recorded, leave-one-out above all.
+    pub inspect: bool,
     /// Threads of each cell.
     pub threads: usize,
     /// The datasets.
@@ -118,6 +119,8 @@ pub struct DatasetSpec {
     pub choice: Choice,
     /// Its split.
     pub split: SplitChoice,
+    /// Whether the experiment is run without it where it is not here.
+    pub optional: bool,
 }
 
 /// A model or an optimizer with its settings; several values for a setting are a grid.
@@ -192,14 +195,23 @@ impl Spec {
         let spec = Self {
             name: experiment_name(&root, path)?,
             question: text_of("question")?,
-            claim: text_of("claim")?,
-            source: text_of("source")?,
+            claim: Claim {
+                text: text_of("claim")?,
+                source: text_of("source")?,
+                about: about(&root, workbench)?,
+                expectations: root
+                    .tables_if_any("expect", "[[expect]]")?
+                    .iter()
+                    .map(expectation)
+                    .collect::<Result<_>>()?,
+            },
             seeds: seeds(&root)?,
             folds: folds(&root)?,
             budget: budget(&root)?,
             target: target(&root)?,
             report: reported(&root)?,
             evaluate: evaluate(&root)?,
+            inspect: switch(&root, "inspect")?,
             threads: match root.get("threads") {
                 Some(field) => field.whole(1..1025, "a whole number from 1 to 1024 (default: all)")? as usize,
                 None => available_threads(),
@@ -265,6 +277,33 @@ fn experiment_name(root: &Section<'_>, path: &Path) -> Result<String> {
     }
 }
 
+/// The dataset that the claim is about.
+fn about(root: &Section<'_>, workbench: &Workbench) -> Result<Option<String>> {
+    let Some(field) = root.get("about") else { return Ok(None) };
+    let names = || workbench.datasets.iter().map(|entry| entry.name.as_str());
+    let accepts = || {
+        let names = names().collect::<Vec<_>>().join(", ");
+        format!("\"any\", where the claim does not depend on the data, or the name of a registered dataset: {names}")
+    };
+    match field.text(&accepts())? {
+        name if name == "any" || names().any(|known| known == name) => Ok(Some(name.to_owned())),
+        name => Err(field.refuse(format!("{}{}", did_you_mean(name, names()), accepts()))),
+    }
+}
+
+/// Something that must hold for the claim.
+fn expectation(section: &Section<'_>) -> Result<Expectation> {
+    const ACCEPTS: &str =
+        "a comparison in quotes, such as \"median(irls.test_accuracy) >= 0.64\" (docs/expectations.md)";
+    let field = section.require("that", ACCEPTS)?;
+    let text = field.text(ACCEPTS)?.trim();
+    let place = format!("{}, [[expect]]", field.place());
+    let comparison = Comparison::parse(text).map_err(|mistake| place_mistake(&place, text, &mistake))?;
+    let why = section.get("why").map(|field| field.text("a text").map(str::to_owned)).transpose()?;
+    section.finish()?;
+    Ok(Expectation { place, text: text.to_owned(), comparison, why })
+}
+
 fn seeds(root: &Section<'_>) -> Result<Vec<u64>> {
     const ACCEPTS: &str = "a list of distinct whole numbers of at least 0, such as [1, 2, 3], or how many (1 to 1000)";
     let Some(field) = root.get("seeds") else { return Ok(vec![1]) };
@@ -326,6 +365,11 @@ fn target(root: &Section<'_>) -> Result<Option<Target>> {
     Ok(Some(Target { metric: name.to_owned(), value }))
 }
 
+/// `true` or `false`, which it is without the key.
+fn switch(section: &Section<'_>, key: &'static str) -> Result<bool> {
+    Ok(section.get(key).map(|field| field.read_into("true or false", |_| ())).transpose()?.unwrap_or(false))
+}
+
 fn reported(root: &Section<'_>) -> Result<Reported> {
     const ACCEPTS: &str = "\"last\" or \"best-validation\" (the evaluated iterate with the smallest validation loss)";
     let Some(field) = root.get("report") else { return Ok(Reported::Last) };
@@ -349,6 +393,7 @@ fn dataset(section: &Section<'_>, experiment: &Path, workbench: &Workbench) -> R
     let label = section.get("label").map(|field| field.text(LABEL).map(str::to_owned)).transpose()?;
     let rows = section.get("rows").map(|f| f.whole(1..1 << 32, "a whole number of at least 1")).transpose()?;
     let seed = section.get("seed").map(|f| f.whole(0..1 << 62, "a whole number of at least 0")).transpose()?;
+    let optional = switch(section, "optional")?;
     let split = match section.get("split") {
         None => SplitChoice::Standard,
         Some(field) if field.table("").is_none() => SplitChoice::Named(field.text(SPLIT)?.to_owned()),
@@ -381,7 +426,8 @@ fn dataset(section: &Section<'_>, experiment: &Path, workbench: &Workbench) -> R
             return Err(Error::config(place, "neither or both of `name` and `path`", remedy));
         }
     };
-    Ok(DatasetSpec { place, label, choice: Choice { source, rows: rows.map(|rows| rows as usize), seed }, split })
+    let choice = Choice { source, rows: rows.map(|rows| rows as usize), seed };
+    Ok(DatasetSpec { place, label, choice, split, optional })
 }
 
 /// Moves an error about a value to the field that holds it.

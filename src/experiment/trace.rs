@@ -1,7 +1,9 @@
-//! The rows that a cell records: columns of numbers, NaN where nothing was measured, and their Parquet file.
+//! The rows that a cell records: columns of numbers, NaN where nothing was measured, and their Parquet file; and the
+//! outcomes of its test rows.
 
 use super::record::write_whole;
 use crate::error::{Error, Result};
+use crate::model::RowOutcomes;
 use polars::prelude::{
     Column, DataFrame, DataType, NamedFrom, ParquetCompression, ParquetReader, ParquetWriter, SerReader, Series,
 };
@@ -88,18 +90,36 @@ impl Trace {
     /// # Errors
     /// [`Error::Io`]; [`Error::Numeric`] where the encoder refuses.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let refused = |error: polars::error::PolarsError| Error::Numeric(format!("{}: {error}", path.display()));
         let notes = self.columns.keys().filter(|name| !COLUMNS.contains(&name.as_str()));
         let names = COLUMNS.iter().copied().chain(notes.map(String::as_str));
         let columns: Vec<Column> = names.map(|name| column(name, &self.columns[name])).collect();
-        let mut frame = DataFrame::new(self.rows, columns).map_err(refused)?;
-        let mut bytes = Vec::new();
-        ParquetWriter::new(&mut bytes)
-            .with_compression(ParquetCompression::Uncompressed)
-            .finish(&mut frame)
-            .map_err(refused)?;
-        write_whole(path, &bytes)
+        write_frame(path, DataFrame::new(self.rows, columns).map_err(|error| refused(path, &error))?)
     }
+}
+
+/// Writes what each test row comes to, as Parquet: `loss` and, of classes, `correct`.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Numeric`] where the encoder refuses.
+pub fn write_row_outcomes(path: &Path, rows: RowOutcomes) -> Result<()> {
+    let count = rows.loss.len();
+    let mut columns: Vec<Column> = vec![Series::new("loss".into(), rows.loss).into()];
+    columns.extend(rows.correct.map(|correct| Column::from(Series::new("correct".into(), correct))));
+    let frame = DataFrame::new(count, columns).map_err(|error| refused(path, &error))?;
+    write_frame(path, frame)
+}
+
+fn write_frame(path: &Path, mut frame: DataFrame) -> Result<()> {
+    let mut bytes = Vec::new();
+    ParquetWriter::new(&mut bytes)
+        .with_compression(ParquetCompression::Uncompressed)
+        .finish(&mut frame)
+        .map_err(|error| refused(path, &error))?;
+    write_whole(path, &bytes)
+}
+
+fn refused(path: &Path, error: &polars::error::PolarsError) -> Error {
+    Error::Numeric(format!("{}: {error}", path.display()))
 }
 
 fn column(name: &str, values: &[f64]) -> Column {
@@ -134,7 +154,7 @@ pub fn read(path: &Path) -> Result<Trace> {
 /// # Errors
 /// [`Error::Io`]; [`Error::Numeric`] where the file is no trace.
 pub fn smallest(path: &Path, name: &str) -> Result<Option<f64>> {
-    let refused = |error: polars::error::PolarsError| Error::Numeric(format!("{}: {error}", path.display()));
+    let refused = |error| refused(path, &error);
     let file = File::open(path).map_err(Error::io(path, "read"))?;
     let frame = ParquetReader::new(file).with_columns(Some(vec![name.to_owned()])).finish().map_err(refused)?;
     let values = frame.column(name).and_then(|column| column.f64()).map_err(refused)?;

@@ -4,6 +4,7 @@
 pub mod glm;
 mod inspection;
 pub mod network;
+mod rows;
 
 use crate::data::{Examples, Task};
 use crate::device::Panels;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 pub use inspection::{Coefficient, Held, Inspection, RowStatistics, Separability};
+pub use rows::RowOutcomes;
 
 /// The data a model is built on: splits of one table.
 #[derive(Debug, Clone)]
@@ -86,6 +88,16 @@ pub trait Model: Problem {
     /// # Errors
     /// If the data cannot be read.
     fn evaluate(&self, parameters: &Vector, split: Split) -> Result<Evaluation>;
+
+    /// What each row of a split comes to, whose means [`Model::evaluate`] answers. `None` where rows cannot be told apart
+    /// or there are none.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn row_outcomes(&self, parameters: &Vector, split: Split) -> Result<Option<RowOutcomes>> {
+        let _ = (parameters, split);
+        Ok(None)
+    }
 
     /// The regularized training objective and, where it has one, its gradient's infinity norm.
     ///

@@ -1,17 +1,21 @@
-//! The report room: reads the files of a run and draws them, as figures (SVG and PNG) and as tables.
+//! The report room: reads the files of a run and draws them, as figures (SVG and PNG), as an interactive page and as
+//! tables.
 //!
 //! It knows a run by its files alone (docs/file-formats.md) and never reaches into what produced them. [`runs::load`]
 //! reads a folder; [`figures`] lays the figures out; [`write_report`] writes everything; [`summary`] prints tables.
 
 mod accuracy_time;
 mod axes;
+pub mod compare;
 mod curves;
 mod draw;
 mod export;
 mod figure;
 mod font;
 mod groups;
+mod html;
 mod labels;
+pub mod ledger;
 mod lines;
 mod parameters;
 pub mod runs;
@@ -23,6 +27,7 @@ pub mod summary;
 mod time_to_target;
 mod trace;
 mod units;
+pub mod verdict;
 
 pub use font::Weight;
 pub use runs::Runs;
@@ -30,6 +35,7 @@ pub use sensitivity::write_sensitivity;
 pub use style::{Color, Dash, MarkerShape};
 pub use trace::Trace;
 
+use crate::claim::Verdict;
 use crate::error::{Error, Result};
 use figure::Heading;
 use groups::Dataset;
@@ -86,8 +92,8 @@ fn report_name(runs: &Runs) -> String {
     file_name(&name.unwrap_or_else(|| runs.name.clone()))
 }
 
-/// Draws all figures into `out/NAME/`, where NAME is that of the run's folder, as SVG and PNG, with `summary.md` beside
-/// them, and lists in `out/index.md` every
+/// Draws all figures into `out/NAME/`, where NAME is that of the run's folder, as SVG and PNG, with the interactive page
+/// `report.html` and `summary.md` beside them, and lists in `out/index.md` every
 /// report that `out` holds. Each file is written under another name first and then renamed. Returns the files written.
 ///
 /// # Errors
@@ -112,10 +118,13 @@ pub fn write_report(runs: &Runs, out: &Path) -> Result<Vec<PathBuf>> {
         written.extend(draw_pair(scene, &folder.join(&figure.name))?);
     }
     let summary_path = folder.join("summary.md");
-    write_whole(&summary_path, page(runs, &figures).as_bytes())?;
+    let verdict = verdict::verdict(runs)?;
+    write_whole(&summary_path, page(runs, &figures, verdict.as_ref()).as_bytes())?;
+    let html_path = folder.join("report.html");
+    write_whole(&html_path, html::page(runs, verdict.as_ref()).as_bytes())?;
     let index_path = out.join("index.md");
     write_whole(&index_path, index(out)?.as_bytes())?;
-    written.extend([summary_path, index_path]);
+    written.extend([html_path, summary_path, index_path]);
     Ok(written)
 }
 
@@ -134,10 +143,13 @@ fn draw_pair(scene: &Scene, path: &Path) -> Result<[PathBuf; 2]> {
 }
 
 /// The text of `summary.md`.
-fn page(runs: &Runs, figures: &[Figure]) -> String {
+fn page(runs: &Runs, figures: &[Figure], verdict: Option<&Verdict>) -> String {
     let mut page = format!("# {}\n\n", runs.question.as_deref().unwrap_or(&runs.name));
     if runs.question.is_some() {
         let _ = writeln!(page, "Experiment `{}`.\n", runs.name);
+    }
+    if let Some(verdict) = verdict {
+        let _ = writeln!(page, "## Verdict: {}\n\n{}", verdict.outcome, ledger::expectations(verdict));
     }
     page.push_str(&summary::markdown(runs));
     for figure in figures {
@@ -170,7 +182,7 @@ fn index(out: &Path) -> Result<String> {
     for name in names {
         let text = fs::read_to_string(out.join(&name).join("summary.md")).unwrap_or_default();
         let title = text.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or(&name);
-        let _ = writeln!(index, "- [{name}]({name}/summary.md): {title}");
+        let _ = writeln!(index, "- [{name}]({name}/report.html) ([summary]({name}/summary.md)): {title}");
     }
     Ok(index)
 }

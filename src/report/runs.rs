@@ -5,6 +5,7 @@
 //! read is an error that names it.
 
 use super::trace::{self, Trace};
+use crate::claim::{Claim, Subject};
 use crate::error::{DataError, Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,14 @@ pub struct Target {
     pub metric: String,
     /// The value to reach.
     pub value: f64,
+}
+
+impl Target {
+    /// Whether a value reaches the target: at least this for an accuracy, at most this for anything else.
+    #[must_use]
+    pub fn is_reached(&self, value: f64) -> bool {
+        if self.metric.ends_with("accuracy") { value >= self.value } else { value <= self.value }
+    }
 }
 
 /// What a cell is: its `config.json`.
@@ -229,6 +238,10 @@ pub struct Cell {
     pub trace: Trace,
     /// The text of its `result.json`, which keeps every digit; absent for an unfinished cell.
     pub result_text: Option<String>,
+    /// What it is to an expectation.
+    pub subject: Subject,
+    /// Its folder.
+    pub folder: PathBuf,
 }
 
 /// The smallest objective of a convex problem.
@@ -255,6 +268,8 @@ pub struct Runs {
     pub name: String,
     /// The question the experiment asks, if it states one.
     pub question: Option<String>,
+    /// The claim it tests.
+    pub claim: Claim,
     /// The cells, in the plan's order where there is one.
     pub cells: Vec<Cell>,
     /// The reference optima, by problem.
@@ -298,7 +313,7 @@ pub fn load(folder: &Path) -> Result<Runs> {
             }
         }
     }
-    let (stated_name, question) = experiment(&folder.join("experiment.toml"))?;
+    let (stated_name, question, claim) = experiment(&folder.join("experiment.toml"))?;
     let name = cells
         .iter()
         .map(|cell| cell.config.experiment.clone())
@@ -306,7 +321,7 @@ pub fn load(folder: &Path) -> Result<Runs> {
         .or(stated_name)
         .or_else(|| folder.file_name().map(|name| name.to_string_lossy().into_owned()))
         .unwrap_or_else(|| "experiment".to_owned());
-    Ok(Runs { folder: folder.to_owned(), name, question, cells, references })
+    Ok(Runs { folder: folder.to_owned(), name, question, claim, cells, references })
 }
 
 /// The cell in this folder; `None` while it has no `config.json`, that is, before it began.
@@ -315,7 +330,9 @@ fn load_cell(folder: &Path) -> Result<Option<Cell>> {
     if !config_path.exists() {
         return Ok(None);
     }
-    let config: Config = parse_json(&config_path, &read(&config_path)?)?;
+    let config_text = read(&config_path)?;
+    let config: Config = parse_json(&config_path, &config_text)?;
+    let subject = Subject::of_config(&parse_json(&config_path, &config_text)?);
     let result_path = folder.join("result.json");
     let (result, result_text) = if result_path.exists() {
         let text = read(&result_path)?;
@@ -325,7 +342,7 @@ fn load_cell(folder: &Path) -> Result<Option<Cell>> {
     };
     let trace_path = folder.join("trace.parquet");
     let trace = if trace_path.exists() { trace::read(&trace_path)? } else { Trace::default() };
-    Ok(Some(Cell { config, result, trace, result_text }))
+    Ok(Some(Cell { config, result, trace, result_text, subject, folder: folder.to_owned() }))
 }
 
 /// What is known of a cell that has no result.
@@ -359,10 +376,10 @@ fn planned_order(path: &Path) -> Result<BTreeMap<String, usize>> {
     Ok(cells.iter().enumerate().filter_map(|(index, cell)| Some((id(cell)?, index))).collect())
 }
 
-/// The name and the question of the experiment file, wherever in it they stand.
-fn experiment(path: &Path) -> Result<(Option<String>, Option<String>)> {
+/// The name and the question of the experiment file, wherever in it they stand, and its claim.
+fn experiment(path: &Path) -> Result<(Option<String>, Option<String>, Claim)> {
     if !path.exists() {
-        return Ok((None, None));
+        return Ok((None, None, Claim::default()));
     }
     let table: toml::Table = toml::from_str(&read(path)?).map_err(|error| {
         DataError::new(path, format!("not readable as TOML: {}", error.message()), "restore the experiment file")
@@ -372,7 +389,7 @@ fn experiment(path: &Path) -> Result<(Option<String>, Option<String>)> {
         let value = table.get(key).or_else(|| inner?.get(key))?;
         value.as_str().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
     };
-    Ok((find("name"), find("question").or_else(|| find("title"))))
+    Ok((find("name"), find("question").or_else(|| find("title")), Claim::of_experiment(&table)))
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {

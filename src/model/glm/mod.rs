@@ -12,7 +12,8 @@ mod predictor;
 mod residuals;
 mod statistics;
 
-use super::{Evaluation, Inspection, Model, ModelData, ModelEntry, ParameterCounts, Split, Weights};
+use super::rows::{logistic_loss, softmax_loss};
+use super::{Evaluation, Inspection, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights};
 use crate::data::{Examples, Standardization, Task};
 use crate::device::cpu::curvature::CurvatureWeights;
 use crate::device::cpu::design::{Design, Expansion, Selection, Transform};
@@ -491,6 +492,31 @@ impl Model for Glm {
         };
         let accuracy = (self.likelihood != Likelihood::Gaussian).then(|| sums.correct as f64 / rows as f64);
         Ok(Evaluation { loss: Some(sums.loss / rows as f64), accuracy, auc, squared_error: None })
+    }
+
+    fn row_outcomes(&self, parameters: &Vector, split: Split) -> Result<Option<RowOutcomes>> {
+        let design = self.split(split);
+        let rows = design.rows();
+        if rows == 0 {
+            return Ok(None);
+        }
+        let outputs = self.likelihood.outputs();
+        let eta = glm::linear_predictors(design, outputs, parameters.host(), Selection::Range(0, rows));
+        let zeros = self.likelihood.classes().saturating_sub(outputs);
+        let row = |i: usize| {
+            let (eta, target) = (&eta[i * outputs..(i + 1) * outputs], f64::from(design.target(i)));
+            match self.likelihood {
+                Likelihood::Gaussian => (0.5 * (eta[0] - target).powi(2), false),
+                Likelihood::Binary => (logistic_loss(eta[0], target), (eta[0] > 0.0) == (target == 1.0)),
+                Likelihood::Multinomial { .. } => {
+                    let logits = std::iter::repeat_n(0.0, zeros).chain(eta.iter().copied());
+                    let values: Vec<f64> = logits.clone().collect();
+                    let best = (1..values.len()).fold(0, |best, k| if values[k] > values[best] { k } else { best });
+                    (softmax_loss(logits, target as usize), best == target as usize)
+                }
+            }
+        };
+        Ok(Some(RowOutcomes::collect(rows, self.likelihood != Likelihood::Gaussian, row)))
     }
 
     fn objective(&self, parameters: &Vector) -> Result<(f64, Option<f64>)> {

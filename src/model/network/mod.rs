@@ -15,7 +15,8 @@ mod predictor;
 mod splitting;
 mod stack;
 
-use super::{Evaluation, Model, ModelData, ModelEntry, ParameterCounts, Split, Weights};
+use super::rows::{logistic_loss, softmax_loss};
+use super::{Evaluation, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights};
 use crate::data::{Examples, Standardization, Task};
 use crate::device::cpu::Cpu;
 use crate::device::{Activation, Array, Device, Loss, Panels, Selection, Table};
@@ -561,6 +562,34 @@ impl Model for Network {
             evaluation.squared_error = Some(2.0 * loss / rows as f64);
         }
         Ok(evaluation)
+    }
+
+    fn row_outcomes(&self, parameters: &Vector, split: Split) -> Result<Option<RowOutcomes>> {
+        let part = self.part(split);
+        // An autoencoder's outputs are as many as its inputs: they are summed where they arise.
+        if part.rows.is_empty() || self.is_autoencoder() {
+            return Ok(None);
+        }
+        let (outputs, ..) = self.outputs(part, parameters.array())?;
+        let (k, has_classes) = (self.stack.outputs(), matches!(self.task, Task::Classes(_)));
+        let row = |i: usize| {
+            let (own, label) = (&outputs[i * k..(i + 1) * k], f64::from(part.label(i)));
+            // One output has the label as its target, several have indicators of the class.
+            let target = |unit: usize| if k == 1 { label } else { f64::from(u8::from(unit == label as usize)) };
+            let values = own.iter().map(|&o| f64::from(o));
+            let sum = |one: &dyn Fn(f64, f64) -> f64| {
+                values.clone().enumerate().map(|(unit, o)| one(o, target(unit))).sum::<f64>()
+            };
+            let loss = match self.stack.loss {
+                Loss::Softmax => softmax_loss(values.clone(), label as usize),
+                Loss::Logistic => sum(&logistic_loss),
+                Loss::Squared => sum(&|o, y| 0.5 * (o - y) * (o - y)),
+                Loss::Hinge => sum(&|o, y| (1.0 - (2.0 * y - 1.0) * o).max(0.0)),
+                Loss::UnitHinge => sum(&|o, y| if y > 0.5 { 1.0 - o } else { o }.max(0.0)),
+            };
+            (loss, has_classes && self.class_of(own) == label as usize)
+        };
+        Ok(Some(RowOutcomes::collect(part.rows.len(), has_classes, row)))
     }
 
     fn objective(&self, parameters: &Vector) -> Result<(f64, Option<f64>)> {
