@@ -460,7 +460,7 @@ impl List {
     /// Split by split and seed by seed; what has no seeds of its own goes with each.
     fn with(&self, other: &Self, combine: impl Fn(f64, f64) -> f64) -> Self {
         let seeds = self.seeds.max(other.seeds);
-        let splits = |list: &Self| if list.seeds == 0 { 1 } else { list.values.len() / list.seeds };
+        let splits = |list: &Self| list.values.len().checked_div(list.seeds).unwrap_or(1);
         let count = splits(self).max(splits(other)) * seeds.max(1);
         let at = |list: &Self, place: usize| match list.seeds {
             0 => list.values[0],

@@ -79,7 +79,7 @@ impl Subject {
             setting => self.settings.get(setting).map(|value| match value {
                 Value::String(word) => word == wanted,
                 Value::Number(number) => number.as_f64() == wanted.parse().ok(),
-                other => other.to_string() == wanted,
+                Value::Bool(_) | Value::Null | Value::Array(_) | Value::Object(_) => value.to_string() == wanted,
             }),
         }
     }

@@ -14,8 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 
+/// Writes a number for a reader.
+type Written = fn(f64) -> String;
+
 /// Numbers of which the difference is told, and how they are written.
-const DIFFERENCES: [(&str, fn(f64) -> String); 6] = [
+const DIFFERENCES: [(&str, Written); 6] = [
     ("test_accuracy", number),
     ("test_loss", number),
     ("test_squared_error", number),
