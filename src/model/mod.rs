@@ -5,6 +5,7 @@ pub mod glm;
 mod inspection;
 pub mod network;
 mod rows;
+pub mod transformer;
 
 use crate::data::{Examples, Task};
 use crate::device::Panels;
