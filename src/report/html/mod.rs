@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 /// Columns of traces that the page can draw.
-const TRACE_COLUMNS: [&str; 16] = [
+const TRACE_COLUMNS: [&str; 24] = [
     "train_seconds",
     "step",
     "data_passes",
@@ -33,6 +33,14 @@ const TRACE_COLUMNS: [&str; 16] = [
     "test_loss",
     "test_accuracy",
     "test_squared_error",
+    "validation_bits_per_character",
+    "validation_grammar_loss",
+    "validation_fact_loss",
+    "validation_sum_loss",
+    "test_bits_per_character",
+    "test_grammar_loss",
+    "test_fact_loss",
+    "test_sum_loss",
 ];
 
 /// Rows of all traces together: at most about 4 MB of numbers.
