@@ -9,7 +9,7 @@ use super::record::{CellConfig, ComponentRecord, DatasetRecord, Values, content_
 use super::spec::{ComponentSpec, DatasetSpec, Folds, MOST_CELLS, Reported, Spec};
 use crate::claim::{self, Subject};
 use crate::data::SplitSpec;
-use crate::data::open::{Opened, Source};
+use crate::data::open::{Data, Opened, Source};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelEntry};
 use crate::optim::OptimizerEntry;
@@ -324,6 +324,7 @@ fn dataset_record(dataset: &DatasetSpec, opened: &Opened, split: SplitSpec, rows
         source: dataset.choice.clone(),
         split,
         rows,
+        text: matches!(data, Data::Corpus(_)),
     }
 }
 

@@ -42,8 +42,11 @@ pub struct DatasetRecord {
     pub source: Choice,
     /// How its rows are divided.
     pub split: SplitSpec,
-    /// Rows to train on, for validation and for testing.
+    /// Rows to train on, for validation and for testing; of a text, tokens.
     pub rows: [usize; 3],
+    /// Whether it is a text.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub text: bool,
 }
 
 /// A model or an optimizer of a cell.

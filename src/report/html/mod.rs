@@ -185,10 +185,11 @@ fn environment(runs: &Runs) -> BTreeMap<String, Vec<String>> {
 fn data(runs: &Runs) -> Value {
     let datasets = groups::datasets(runs);
     let rows = (MOST_ROWS / runs.cells.len().max(1)).clamp(40, 400);
+    let is_text = datasets.iter().any(|dataset| dataset.unit == "tokens");
     let squares = runs.cells.iter().any(|cell| cell.config.model.name == "least-squares");
     json!({
         "name": runs.name,
-        "loss_unit": if squares { "half a square per row" } else { "nats per row" },
+        "loss_unit": if squares { "half a square per row" } else if is_text { "nats per token" } else { "nats per row" },
         "styles": (0..16).map(|index| style(series_style(index))).collect::<Vec<_>>(),
         "datasets": datasets.iter().map(|dataset| of_dataset(runs, dataset, rows)).collect::<Vec<_>>(),
     })
