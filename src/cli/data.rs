@@ -1,8 +1,8 @@
 //! `data`: datasets listed, described, fetched, imported, generated and verified.
 
 use super::{Format, list, option_error, output};
-use crate::data::fetch::{FetchOptions, ProgressLine, fetch_all, recorded_sha256};
 use crate::data::corpus::Tokens;
+use crate::data::fetch::{FetchOptions, ProgressLine, fetch_all, recorded_sha256};
 use crate::data::open::{self, Choice, CorpusOptions, Data, Source, SplitChoice, cached_store};
 use crate::data::read::{DENSE_LIMIT, TaskKind};
 use crate::data::registry::{DataPlaces, Kind, find_in, locate, readable_bytes};
@@ -233,9 +233,7 @@ fn describe(workbench: &Workbench, choice: &Choice, format: Format) -> Result<()
 fn is_corpus(workbench: &Workbench, choice: &Choice) -> Result<bool> {
     Ok(match &choice.source {
         Source::Registered(name) => find_in(&workbench.datasets, name)?.kind == Kind::Corpus,
-        Source::File { path, read } => {
-            read.format.map_or_else(|| data::read::detect(path), Ok)? == DataFormat::Text
-        }
+        Source::File { path, read } => read.format.map_or_else(|| data::read::detect(path), Ok)? == DataFormat::Text,
     })
 }
 

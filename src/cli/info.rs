@@ -150,10 +150,7 @@ fn dataset_text(entry: &DatasetEntry) -> String {
         line("file", Some(file.path.clone()));
     }
     line("state", Some(super::list::state(entry).to_owned()));
-    line(
-        "download",
-        entry.download_bytes().filter(|_| entry.downloadable()).map(readable_bytes),
-    );
+    line("download", entry.download_bytes().filter(|_| entry.downloadable()).map(readable_bytes));
     line("page", entry.homepage.clone());
     line("licence", Some(entry.licence.clone()));
     line("cite", Some(entry.citation.trim().to_owned()));

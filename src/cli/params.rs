@@ -123,10 +123,8 @@ fn account(name: &str, arguments: &Arguments) -> Result<Accounting> {
 fn lengths(config: &Config, arguments: &Arguments) -> Option<Lengths> {
     let standard = Lengths::standard(config);
     let (encoder, decoder) = (arguments.encoder_tokens, arguments.decoder_tokens);
-    (encoder.is_some() || decoder.is_some()).then(|| Lengths {
-        encoder: encoder.unwrap_or(standard.encoder),
-        decoder: decoder.unwrap_or(standard.decoder),
-    })
+    (encoder.is_some() || decoder.is_some())
+        .then(|| Lengths { encoder: encoder.unwrap_or(standard.encoder), decoder: decoder.unwrap_or(standard.decoder) })
 }
 
 fn object(accounting: &Accounting, precisions: &[Stored]) -> Value {
@@ -221,16 +219,21 @@ fn text(accounting: &Accounting, precisions: &[Stored]) -> String {
     count("  attention", p.attention, "");
     count("  feed-forward, dense", p.dense, "");
     count("  routers", p.routers, "");
-    count("  experts", p.experts, &format!(
-        "{} Switch layers of {}",
-        accounting.switch_layers, accounting.experts_of_a_layer
-    ));
+    count(
+        "  experts",
+        p.experts,
+        &format!("{} Switch layers of {}", accounting.switch_layers, accounting.experts_of_a_layer),
+    );
     count("  one expert", p.one_expert, "");
     count("  norms and positions", p.norms + p.positions, "");
     for &one in precisions {
         let all = bytes(p, one.of());
         let each = if one == Stored::F32 { 4 } else { 2 } * p.one_expert;
-        let note = if each > 0 { format!("{}B, an expert {}B", scaled(all as f64), scaled(each as f64)) } else { format!("{}B", scaled(all as f64)) };
+        let note = if each > 0 {
+            format!("{}B, an expert {}B", scaled(all as f64), scaled(each as f64))
+        } else {
+            format!("{}B", scaled(all as f64))
+        };
         rows.push([format!("bytes, {}", one.name()), all.to_string(), note]);
     }
     let lengths = match (accounting.lengths.encoder, accounting.lengths.decoder) {

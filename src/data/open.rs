@@ -305,7 +305,11 @@ impl Choice {
         } else {
             ("a table", "belongs to texts (format = \"text\")".to_owned())
         };
-        Err(Error::config(self.place(), format!("`{option}` is given, and it is {what}"), format!("leave it out; it {whose}")))
+        Err(Error::config(
+            self.place(),
+            format!("`{option}` is given, and it is {what}"),
+            format!("leave it out; it {whose}"),
+        ))
     }
 
     fn refuse_rows(&self) -> Result<()> {
@@ -408,7 +412,9 @@ impl Choice {
         Ok(match (registered, &opened.data) {
             (Some(split), _) => split.rule.spec(&opened.files, fold.unwrap_or(0)),
             (None, Data::Corpus(corpus)) => SplitSpec::Last { test: corpus.len() / 10, validation: corpus.len() / 10 },
-            (None, Data::Table(_)) => SplitSpec::Fractions { train: 0.7, validation: 0.15, test: 0.15, seed: 1, stratified: false },
+            (None, Data::Table(_)) => {
+                SplitSpec::Fractions { train: 0.7, validation: 0.15, test: 0.15, seed: 1, stratified: false }
+            }
         })
     }
 }

@@ -302,10 +302,14 @@ impl DatasetEntry {
         }
         let is_generated = self.generator.is_some();
         if self.kind != Kind::Corpus && (self.kind == Kind::Generator) != is_generated {
-            return Err("a [generator] section belongs to kind = \"generator\" or \"corpus\", and a generator has one".into());
+            return Err(
+                "a [generator] section belongs to kind = \"generator\" or \"corpus\", and a generator has one".into()
+            );
         }
         if is_generated == (self.format.is_some() && !self.files.is_empty()) {
-            return Err("what has no [generator] has a format and at least one [[files]] section, a generator none".into());
+            return Err(
+                "what has no [generator] has a format and at least one [[files]] section, a generator none".into()
+            );
         }
         if !is_generated && (self.kind == Kind::Corpus) != (self.format == Some(Format::Text)) {
             return Err("format = \"text\" belongs to kind = \"corpus\" and to no other kind".into());

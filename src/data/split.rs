@@ -172,13 +172,20 @@ impl SplitSpec {
                 };
                 let parts = [&splits.train, &splits.validation, &splits.test].map(positions);
                 if parts[0].is_empty() {
-                    return Err(refuse(format!("no training tokens remain of {length}"), "make the other parts smaller"));
+                    return Err(refuse(
+                        format!("no training tokens remain of {length}"),
+                        "make the other parts smaller",
+                    ));
                 }
                 Ok(parts)
             }
             Self::Fractions { .. } | Self::Folds { .. } => {
-                let finding = format!("{name} is a text, whose tokens are not drawn one by one: neighbours belong together");
-                Err(refuse(finding, "divide it by position: { last = { validation = 10000, test = 10000 } } or { ranges = ... }"))
+                let finding =
+                    format!("{name} is a text, whose tokens are not drawn one by one: neighbours belong together");
+                Err(refuse(
+                    finding,
+                    "divide it by position: { last = { validation = 10000, test = 10000 } } or { ranges = ... }",
+                ))
             }
         }
     }
@@ -290,13 +297,7 @@ fn fractions(table: &Table, validation: f64, test: f64, seed: u64, stratified: b
 }
 
 /// `what` is a row, or a token of a text.
-fn ranges(
-    what: &str,
-    rows: usize,
-    train: [usize; 2],
-    validation: [usize; 2],
-    test: [usize; 2],
-) -> Result<Splits> {
+fn ranges(what: &str, rows: usize, train: [usize; 2], validation: [usize; 2], test: [usize; 2]) -> Result<Splits> {
     let mut parts = [train, validation, test];
     parts.sort_unstable();
     let mut at = 0;

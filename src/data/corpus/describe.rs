@@ -167,7 +167,8 @@ impl fmt::Display for CorpusDescription {
                 entropy.nats_per_token
             )?;
         }
-        let frequent: Vec<_> = self.frequent.iter().map(|(text, count)| format!("{text:?} {}", counted(*count))).collect();
+        let frequent: Vec<_> =
+            self.frequent.iter().map(|(text, count)| format!("{text:?} {}", counted(*count))).collect();
         writeln!(f, "  most frequent: {}", frequent.join(", "))?;
         write!(f, "  begins: {:?}", self.excerpt)
     }

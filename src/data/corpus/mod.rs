@@ -61,8 +61,14 @@ pub struct Corpus {
 #[derive(Debug)]
 enum Content {
     /// Files with the position at which each begins.
-    Text { pieces: Vec<(usize, Piece)>, tokens: Tokens },
-    Language { language: SmallLanguage, length: usize },
+    Text {
+        pieces: Vec<(usize, Piece)>,
+        tokens: Tokens,
+    },
+    Language {
+        language: SmallLanguage,
+        length: usize,
+    },
 }
 
 impl Content {
@@ -104,12 +110,7 @@ impl Corpus {
     ///
     /// # Errors
     /// As [`read_text`]; [`Error::Config`] for a length that is zero or longer than the first file.
-    pub fn open(
-        name: &str,
-        paths: &[PathBuf],
-        tokens: Tokens,
-        length: Option<usize>,
-    ) -> Result<(Self, Vec<usize>)> {
+    pub fn open(name: &str, paths: &[PathBuf], tokens: Tokens, length: Option<usize>) -> Result<(Self, Vec<usize>)> {
         let texts = paths.iter().map(|path| read_text(path)).collect::<Result<Vec<_>>>()?;
         Self::of_texts(name, texts, tokens, length)
     }
@@ -118,12 +119,7 @@ impl Corpus {
     ///
     /// # Errors
     /// As [`Corpus::open`].
-    pub fn of_texts(
-        name: &str,
-        texts: Vec<Text>,
-        tokens: Tokens,
-        length: Option<usize>,
-    ) -> Result<(Self, Vec<usize>)> {
+    pub fn of_texts(name: &str, texts: Vec<Text>, tokens: Tokens, length: Option<usize>) -> Result<(Self, Vec<usize>)> {
         let mut digest = Sha256::new();
         let (mut pieces, mut end) = (Vec::with_capacity(texts.len()), 0);
         for text in texts {
@@ -302,7 +298,9 @@ impl Corpus {
             Content::Text { pieces, .. } => {
                 Content::each_piece(pieces, &range, |piece, own| count += piece.characters(own));
             }
-            Content::Language { language, .. } => language.each(range, |_, token| count += language.characters(token.number)),
+            Content::Language { language, .. } => {
+                language.each(range, |_, token| count += language.characters(token.number))
+            }
         }
         count
     }

@@ -105,7 +105,9 @@ mod tests {
 
     #[test]
     fn every_character_is_found_where_it_stands() {
-        let text: String = (0..2000_u32).filter_map(|i| char::from_u32([0x41, 0xe9, 0x4e00, 0x1f600][i as usize % 4] + i % 7)).collect();
+        let text: String = (0..2000_u32)
+            .filter_map(|i| char::from_u32([0x41, 0xe9, 0x4e00, 0x1f600][i as usize % 4] + i % 7))
+            .collect();
         let all: Vec<char> = text.chars().collect();
         let piece = Piece::new(Text::held("test", &text), Tokens::Characters);
         assert_eq!(piece.len(), all.len());

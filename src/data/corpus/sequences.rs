@@ -24,7 +24,13 @@ impl Sequences {
     ///
     /// # Errors
     /// [`DataError`] where a part that is not empty is shorter than one sequence and its last target.
-    pub fn new(corpus: &Corpus, part: Range<usize>, what: &str, context: usize, most_tokens: Option<usize>) -> Result<Self> {
+    pub fn new(
+        corpus: &Corpus,
+        part: Range<usize>,
+        what: &str,
+        context: usize,
+        most_tokens: Option<usize>,
+    ) -> Result<Self> {
         let context = context.max(1);
         let mut count = part.len().saturating_sub(1) / context;
         if count == 0 && !part.is_empty() {
@@ -32,7 +38,12 @@ impl Sequences {
                 "the {what} part has {} tokens: too few for one sequence of context = {context} and the token after it",
                 part.len()
             );
-            return Err(DataError::new(&corpus.name, finding, "give a longer text, a shorter context or another split").into());
+            return Err(DataError::new(
+                &corpus.name,
+                finding,
+                "give a longer text, a shorter context or another split",
+            )
+            .into());
         }
         if let Some(most) = most_tokens.filter(|_| count > 0) {
             count = count.min((most / context).max(1));

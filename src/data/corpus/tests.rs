@@ -21,7 +21,10 @@ fn characters_are_numbered_by_the_training_part_alone() {
     assert_eq!(corpus.vocabulary().texts().collect::<String>(), "abc<?>");
     assert_eq!((corpus.characters(0..10), corpus.excerpt(7..99)), (10, "b\u{e9}d".into()));
     let bytes = of("ab\u{e9}", Tokens::Bytes);
-    assert_eq!((read(&bytes, 0..4), bytes.vocabulary_size(), bytes.characters(0..4)), (vec![97, 98, 0xc3, 0xa9], 256, 3));
+    assert_eq!(
+        (read(&bytes, 0..4), bytes.vocabulary_size(), bytes.characters(0..4)),
+        (vec![97, 98, 0xc3, 0xa9], 256, 3)
+    );
 }
 
 #[test]

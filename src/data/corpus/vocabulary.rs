@@ -94,7 +94,9 @@ impl Vocabulary {
                 Ok(byte) if byte.is_ascii() => char::from(byte).to_string(),
                 _ => format!("<0x{number:02x}>"),
             },
-            Symbols::Characters { known, .. } => known.get(number as usize).map_or_else(|| "<?>".into(), char::to_string),
+            Symbols::Characters { known, .. } => {
+                known.get(number as usize).map_or_else(|| "<?>".into(), char::to_string)
+            }
             Symbols::Words(words) => words.get(number as usize).cloned().unwrap_or_default(),
         }
     }

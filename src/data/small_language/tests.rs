@@ -154,7 +154,9 @@ fn frequencies_are_the_probabilities() {
 
 #[test]
 fn parameters_out_of_range_are_refused_by_name() {
-    for (facts, digits, named) in [(0, 2, "facts = 0"), (MOST_FACTS + 1, 2, "facts"), (1, 0, "digits = 0"), (1, 10, "digits = 10")] {
+    for (facts, digits, named) in
+        [(0, 2, "facts = 0"), (MOST_FACTS + 1, 2, "facts"), (1, 0, "digits = 0"), (1, 10, "digits = 10")]
+    {
         let error = SmallLanguage::new(Parameters { facts, digits, seed: 1 }).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains(named), "{error}");

@@ -11,8 +11,8 @@ const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 /// The first goes with either number, two with one, two with several.
 const DETERMINERS: [&str; 5] = ["the", "a", "this", "some", "these"];
 const ADJECTIVES: [&str; 20] = [
-    "old", "young", "small", "big", "red", "white", "quiet", "happy", "clever", "brave", "tired", "kind", "proud", "gentle",
-    "strange", "wise", "lazy", "shy", "lucky", "bold",
+    "old", "young", "small", "big", "red", "white", "quiet", "happy", "clever", "brave", "tired", "kind", "proud",
+    "gentle", "strange", "wise", "lazy", "shy", "lucky", "bold",
 ];
 /// Who acts: one of them and several.
 const BEINGS: [[&str; 2]; 24] = [

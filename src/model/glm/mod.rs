@@ -13,7 +13,9 @@ mod residuals;
 mod statistics;
 
 use super::rows::{logistic_loss, softmax_loss};
-use super::{Build, Evaluation, Inspection, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights};
+use super::{
+    Build, Evaluation, Inspection, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights,
+};
 use crate::data::{Examples, Standardization, Task};
 use crate::device::cpu::curvature::CurvatureWeights;
 use crate::device::cpu::design::{Design, Expansion, Selection, Transform};

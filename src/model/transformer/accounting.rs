@@ -230,7 +230,8 @@ mod tests {
     /// Table 9 of Fedus, Zoph and Shazeer 2021, where the printed shapes support the printed totals.
     #[test]
     fn the_published_table_is_reproduced() {
-        for (name, billions) in [("t5-base", 0.223), ("switch-base", 7.4), ("switch-xxl", 395.0), ("switch-c", 1571.0)] {
+        for (name, billions) in [("t5-base", 0.223), ("switch-base", 7.4), ("switch-xxl", 395.0), ("switch-c", 1571.0)]
+        {
             near(of(name).parameters.total as f64, billions * 1e9);
         }
         for (name, flops) in [("t5-base", 124e9), ("switch-base", 124e9), ("t5-xxl", 6.3e12), ("switch-xxl", 6.3e12)] {
