@@ -1,6 +1,6 @@
 //! What a Transformer has and does, counted from its shape: parameters by part, bytes by precision, floating-point operations.
 //!
-//! Parameters: the embedding `V d`; of each attention `4 d i` with `i` the width of all heads together, two attentions in a
+//! Parameters: the embedding `V d` (one row more in an encoder alone, for the mask); of each attention `4 d i` with `i` the width of all heads together, two attentions in a
 //! decoder layer that has an encoder; of each feed-forward layer or expert its matrices times `d d_ff`; of each Switch layer the
 //! router `E d`; an RMS norm's `d` before each sublayer and at the end of each stack; one table of relative positions, buckets
 //! times heads, for each stack; a head of its own, where it is not the embedding.
@@ -96,7 +96,8 @@ pub fn parameters(config: &Config) -> Parameters {
     let switches = n(config.switch_layers());
     let (experts, top_k) = config.switch.as_ref().map_or((0, 0), |switch| (n(switch.experts), n(switch.top_k)));
     let feed_forward = n(config.feed_forward_parameters());
-    let vocabulary = n(config.vocabulary) * d;
+    // An encoder alone fills in masked tokens: the mask is one symbol more.
+    let vocabulary = (n(config.vocabulary) + u64::from(config.kind() == Kind::Encoder)) * d;
     let mut counts = Parameters {
         embedding: vocabulary,
         head: if config.tied_head { 0 } else { vocabulary },
