@@ -54,7 +54,8 @@ impl Unigram {
         let (mut inputs, mut targets) = (vec![0; sequences.context()], vec![0; sequences.context()]);
         for sequence in 0..sequences.count() {
             sequences.read(sequence, &mut inputs, &mut targets);
-            sums.add(sequences, sequence, targets.iter().map(|&target| (losses[target as usize], false)));
+            let found = targets.iter().enumerate();
+            sums.add(sequences, sequence, found.map(|(i, &target)| (i + 1, losses[target as usize], false)));
         }
         sums
     }

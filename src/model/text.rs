@@ -54,34 +54,42 @@ pub struct TokenLosses {
     has_kinds: bool,
     /// Nats and tokens of each kind.
     kinds: [(f64, u64); KINDS.len()],
-    /// Kinds of the tokens of the sequence at hand.
+    /// Kinds and characters of the tokens of the sequence at hand.
     own: Vec<u8>,
+    widths: Vec<u8>,
     /// Mean loss of each sequence, in the order in which they were added.
     rows: Vec<f32>,
 }
 
 impl TokenLosses {
-    /// Takes the losses of a sequence in, in nats, with whether the most probable token was the right one, token by token.
+    /// Takes the losses of a sequence's predicted tokens in: of each its place in the sequence (`context` is the one that follows
+    /// it), its loss in nats, and whether it was the most probable one.
     ///
     /// # Panics
-    /// If there is no such sequence, or it has not as many tokens as there are losses.
-    pub fn add(&mut self, sequences: &Sequences, sequence: usize, losses: impl IntoIterator<Item = (f32, bool)>) {
-        self.own.resize(sequences.context(), 0);
+    /// If there is no such sequence, or a place is beyond it.
+    pub fn add(
+        &mut self,
+        sequences: &Sequences,
+        sequence: usize,
+        losses: impl IntoIterator<Item = (usize, f32, bool)>,
+    ) {
+        let length = sequences.context() + 1;
+        self.own.resize(length, 0);
+        self.widths.resize(length, 0);
         self.has_kinds = sequences.read_kinds(sequence, &mut self.own);
+        sequences.read_widths(sequence, &mut self.widths);
         let (mut sum, mut count) = (0.0, 0);
-        for (loss, is_right) in losses {
+        for (place, loss, is_right) in losses {
             let loss = f64::from(loss);
-            sum += loss;
+            (sum, count) = (sum + loss, count + 1);
             self.right += u64::from(is_right);
-            let (nats, tokens) = &mut self.kinds[usize::from(self.own[count])];
+            self.characters += u64::from(self.widths[place]);
+            let (nats, tokens) = &mut self.kinds[usize::from(self.own[place])];
             (*nats, *tokens) = (*nats + loss, *tokens + 1);
-            count += 1;
         }
-        assert_eq!(count, sequences.context(), "a loss for every token");
         self.nats += sum;
-        self.tokens += count as u64;
-        self.characters += sequences.characters(sequence) as u64;
-        self.rows.push((sum / count as f64) as f32);
+        self.tokens += count;
+        self.rows.push((sum / count.max(1) as f64) as f32);
     }
 
     /// What they come to; nothing without any.
@@ -137,7 +145,7 @@ mod tests {
             assert_eq!(sequences.count(), 6);
             let mut losses = TokenLosses::default();
             for sequence in 0..6 {
-                losses.add(&sequences, sequence, (0..10).map(|i| (nats as f32, i < 5)));
+                losses.add(&sequences, sequence, (0..10).map(|i| (i + 1, nats as f32, i < 5)));
             }
             let found = losses.evaluation();
             assert!((found.bits_per_character.unwrap() - 1.0).abs() < 1e-6, "{found:?}");
@@ -152,10 +160,11 @@ mod tests {
         let corpus = Corpus::generate(5000, parameters).unwrap();
         let data = data(&corpus);
         let sequences = data.training(100).unwrap();
-        let (mut losses, mut kinds) = (TokenLosses::default(), [0; 100]);
+        let (mut losses, mut kinds) = (TokenLosses::default(), [0; 101]);
         for sequence in 0..sequences.count() {
             assert!(sequences.read_kinds(sequence, &mut kinds));
-            losses.add(&sequences, sequence, kinds.iter().map(|&kind| (1.0 + f32::from(kind), true)));
+            let all = kinds.iter().enumerate().skip(1);
+            losses.add(&sequences, sequence, all.map(|(place, &kind)| (place, 1.0 + f32::from(kind), true)));
         }
         let found = losses.evaluation();
         assert_eq!([found.grammar_loss, found.fact_loss, found.sum_loss], [Some(1.0), Some(2.0), Some(3.0)]);

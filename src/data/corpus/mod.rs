@@ -290,6 +290,32 @@ impl Corpus {
         true
     }
 
+    /// Writes how many characters of the text each token from a position on is: of words, with the space before; of bytes, 1 for
+    /// the first of each character and 0 for the others.
+    ///
+    /// # Panics
+    /// If the corpus ends before `into` is full.
+    pub fn read_widths(&self, start: usize, into: &mut [u8]) {
+        let range = start..start + into.len();
+        assert!(range.end <= self.len(), "tokens {range:?} of {}", self.len());
+        match &*self.content {
+            Content::Text { tokens: Tokens::Characters, .. } => into.fill(1),
+            Content::Text { pieces, tokens: Tokens::Bytes } => {
+                let mut slots = into.iter_mut();
+                Content::each_piece(pieces, &range, |piece, own| {
+                    piece
+                        .bytes(own)
+                        .iter()
+                        .zip(&mut slots)
+                        .for_each(|(&byte, slot)| *slot = u8::from(piece::begins(byte)));
+                });
+            }
+            Content::Language { language, .. } => {
+                language.each(range, |place, token| into[place - start] = language.characters(token.number) as u8);
+            }
+        }
+    }
+
     /// Characters of the text that some tokens are: of words, with the space before each.
     #[must_use]
     pub fn characters(&self, range: Range<usize>) -> usize {

@@ -27,7 +27,7 @@ enum Cut {
 }
 
 /// Whether a byte of UTF-8 begins a character.
-fn begins(byte: u8) -> bool {
+pub(super) fn begins(byte: u8) -> bool {
     byte & 0xc0 != 0x80
 }
 

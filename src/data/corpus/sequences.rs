@@ -82,20 +82,24 @@ impl Sequences {
         self.corpus.read(start + self.context, &mut targets[self.context - 1..]);
     }
 
-    /// Writes of what kind each target of a sequence is ([`Corpus::read_kinds`]); `false` where targets have no kinds.
+    /// Writes of what kind each token of a sequence is and, last, the one that follows: `context + 1` of them
+    /// ([`Corpus::read_kinds`]); `false` where tokens have no kinds.
     ///
     /// # Panics
-    /// As [`Sequences::read`].
+    /// If there is no such sequence, or the slice is not `context + 1` long.
     pub fn read_kinds(&self, sequence: usize, kinds: &mut [u8]) -> bool {
-        assert!(kinds.len() == self.context, "a slice of context = {}", self.context);
-        self.corpus.read_kinds(self.start(sequence) + 1, kinds)
+        assert!(kinds.len() == self.context + 1, "a slice of context + 1 = {}", self.context + 1);
+        self.corpus.read_kinds(self.start(sequence), kinds)
     }
 
-    /// Characters of the text that the targets of a sequence are.
-    #[must_use]
-    pub fn characters(&self, sequence: usize) -> usize {
-        let start = self.start(sequence) + 1;
-        self.corpus.characters(start..start + self.context)
+    /// Writes how many characters of the text each token of a sequence is and, last, the one that follows
+    /// ([`Corpus::read_widths`]).
+    ///
+    /// # Panics
+    /// As [`Sequences::read_kinds`].
+    pub fn read_widths(&self, sequence: usize, widths: &mut [u8]) {
+        assert!(widths.len() == self.context + 1, "a slice of context + 1 = {}", self.context + 1);
+        self.corpus.read_widths(self.start(sequence), widths);
     }
 
     fn start(&self, sequence: usize) -> usize {
