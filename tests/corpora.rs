@@ -56,7 +56,8 @@ fn war_and_peace_loses_its_byte_order_mark() {
 
 #[test]
 fn the_files_of_wikitext_are_its_parts() {
-    let (Some(validation), Some(test)) = (test_file("text/wikitext-2-valid.txt"), test_file("text/wikitext-2-test.txt"))
+    let (Some(validation), Some(test)) =
+        (test_file("text/wikitext-2-valid.txt"), test_file("text/wikitext-2-test.txt"))
     else {
         return;
     };
