@@ -164,13 +164,19 @@ impl Config {
         if self.most_distance <= self.position_buckets / 2 {
             let finding =
                 format!("most_distance = {} with {} position buckets", self.most_distance, self.position_buckets);
-            return refuse(finding, "distances below half the buckets have one of their own: give more, for instance 128");
+            return refuse(
+                finding,
+                "distances below half the buckets have one of their own: give more, for instance 128",
+            );
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return refuse(format!("dropout = {}", self.dropout), "give a share of at least 0 and below 1");
         }
         if !(self.initial_scale.is_finite() && self.initial_scale > 0.0) {
-            return refuse(format!("initial_scale = {}", self.initial_scale), "give a number above 0, for instance 0.1");
+            return refuse(
+                format!("initial_scale = {}", self.initial_scale),
+                "give a number above 0, for instance 0.1",
+            );
         }
         self.switch.as_ref().map_or(Ok(()), |switch| switch.check(place))?;
         if self.switch.is_some() && self.switch_layers() == 0 {

@@ -7,6 +7,7 @@
 //! cross-entropy alone. Noise (dropout, jitter) belongs to minibatches and follows from their rows, so that value, gradient and
 //! products on one minibatch are of one function; answers about all rows are free of it.
 
+pub mod accounting;
 mod attention;
 mod batch;
 pub mod config;
