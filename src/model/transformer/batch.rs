@@ -6,6 +6,7 @@
 //! replacements); which ones follows from the row's number.
 
 use super::config::Kind;
+use crate::data::Sequences;
 use crate::device::NO_ROW;
 
 /// Rows of tokens.
@@ -15,6 +16,10 @@ pub trait TokenRows: Send + Sync {
     /// Writes a sequence's tokens and the token that follows each. [`u32::MAX`] stands for padding among the tokens, and for
     /// nothing to be predicted among the others.
     fn read(&self, row: usize, tokens: &mut [u32], next: &mut [u32]);
+    /// The text that they are of, if it is one, by which losses are told apart.
+    fn text(&self) -> Option<&Sequences> {
+        None
+    }
 }
 
 /// Sequences held in memory.

@@ -14,13 +14,17 @@ pub mod config;
 mod core;
 mod feed_forward;
 mod head;
+pub mod hugging_face;
 mod layout;
 pub mod presets;
 mod problem;
 mod routing;
+mod settings;
 mod switch;
+#[cfg(test)]
+mod tests;
 
-use super::{Evaluation, Model, ParameterCounts, RowOutcomes, Split, Weights};
+use super::{Evaluation, Model, ParameterCounts, RowOutcomes, Split, TokenLosses, Weights};
 use crate::device::cpu::Cpu;
 use crate::device::{Array, Device, NO_ROW};
 use crate::error::{Error, Result};
@@ -34,6 +38,7 @@ use std::sync::{Arc, OnceLock};
 
 pub use batch::{HeldRows, MASKED_SHARE, TokenBatch, TokenRows};
 pub use routing::RoutingStatistics;
+pub use settings::TRANSFORMER;
 
 /// The rows of the parts of a dataset.
 #[derive(Clone)]
@@ -204,6 +209,12 @@ impl Transformer {
         }
     }
 
+    /// Training rows as the stacks read them.
+    #[must_use]
+    pub fn batch(&self, rows: &[u32]) -> TokenBatch {
+        self.read(&*self.parts.train, rows.iter().map(|&row| row as usize))
+    }
+
     /// Logits of every token that the last stack reads, `tokens x vocabulary`, for sequences given as they are.
     ///
     /// # Panics
@@ -280,8 +291,21 @@ impl Transformer {
 
 impl Model for Transformer {
     fn evaluate(&self, parameters: &Vector, split: Split) -> Result<Evaluation> {
+        let source = self.evaluated(split);
+        // A decoder predicts every token: bits per character and kinds of tokens can be told.
+        if let (Kind::Decoder, Some(text)) = (self.core.config.kind(), source.text()) {
+            let (mut sums, mut row) = (TokenLosses::default(), 0);
+            self.for_results(parameters.array(), source, |_, results, _| {
+                let tokens = results.losses.chunks(self.context).zip(results.correct.chunks(self.context));
+                for (losses, correct) in tokens {
+                    sums.add(text, row, losses.iter().copied().zip(correct.iter().copied()));
+                    row += 1;
+                }
+            });
+            return Ok(sums.evaluation());
+        }
         let (mut nats, mut right, mut predicted) = (0.0, 0, 0);
-        self.for_results(parameters.array(), self.evaluated(split), |batch, results, _| {
+        self.for_results(parameters.array(), source, |batch, results, _| {
             nats += results.total();
             right += results.correct.iter().filter(|&&correct| correct).count();
             predicted += batch.predicted();
@@ -343,6 +367,17 @@ impl Model for Transformer {
 
     fn is_convex(&self) -> bool {
         false
+    }
+
+    fn notes(&self, parameters: &Vector) -> Result<Vec<(&'static str, f64)>> {
+        let split = if self.evaluated(Split::Validation).count() > 0 { Split::Validation } else { Split::Train };
+        let Some(routing) = self.routing_statistics(parameters, split) else { return Ok(Vec::new()) };
+        Ok(vec![
+            ("largest_load", routing.largest_load),
+            ("smallest_load", routing.smallest_load),
+            ("drop_rate", routing.drop_rate),
+            ("router_entropy", routing.router_entropy),
+        ])
     }
 }
 

@@ -144,17 +144,19 @@ fn miniature(d_model: usize, heads: usize, [encoder_layers, decoder_layers]: [us
 }
 
 /// Switch layers as in the paper: one expert a token, capacity factor 1.25, `alpha` 0.01; noise is left to experiments.
+pub(super) const SWITCH: Switch = Switch {
+    experts: 8,
+    frequency: 2,
+    top_k: 1,
+    capacity_factor: 1.25,
+    auxiliary_weight: 1e-2,
+    z_weight: 0.0,
+    jitter: 0.0,
+    expert_dropout: 0.0,
+};
+
 fn experts(experts: usize, frequency: usize) -> Switch {
-    Switch {
-        experts,
-        frequency,
-        top_k: 1,
-        capacity_factor: 1.25,
-        auxiliary_weight: 1e-2,
-        z_weight: 0.0,
-        jitter: 0.0,
-        expert_dropout: 0.0,
-    }
+    Switch { experts, frequency, ..SWITCH }
 }
 
 #[cfg(test)]
