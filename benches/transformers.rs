@@ -27,13 +27,15 @@ fn main() {
     let python = arguments.iter().position(|a| a == "--python").and_then(|i| arguments.get(i + 1));
     let mut peer = python.map(|python| Peer::start(python));
     let name = |experts: usize| if experts == 0 { "dense" } else { "switch" };
-    let is_word = |word: &str, what: &str, experts: usize| {
-        word == what || word == name(experts) || word.parse() == Ok(experts)
-    };
+    let is_word =
+        |word: &str, what: &str, experts: usize| word == what || word == name(experts) || word.parse() == Ok(experts);
     let known = |word: &String| WHATS.iter().any(|what| EXPERTS.iter().any(|&e| is_word(word, what, e)));
     let words: Vec<&String> = arguments.iter().filter(|word| known(word)).collect();
     println!("{} sequences of {CONTEXT} tokens", SEQUENCES);
-    println!("{:<8} {:>7} {:<9} {:>9} {:>12} {:>9} {:>9} {:>6}", "layers", "experts", "what", "ms", "tokens/s", "over 1", "torch ms", "ratio");
+    println!(
+        "{:<8} {:>7} {:<9} {:>9} {:>12} {:>9} {:>9} {:>6}",
+        "layers", "experts", "what", "ms", "tokens/s", "over 1", "torch ms", "ratio"
+    );
     for what in WHATS {
         let mut one = f64::NAN;
         for experts in EXPERTS.into_iter().filter(|&e| words.iter().all(|word| is_word(word, what, e))) {
@@ -93,7 +95,8 @@ fn turn(model: &Transformer, what: &str) -> f64 {
         }),
         "product" => {
             let matrix = Curvature::curvature_at(model, &at, rows).expect("a matrix").value;
-            let v = Vector::from_values(at.layout(), (0..at.len()).map(|i| (i as f64).sin()).collect()).expect("numbers");
+            let v =
+                Vector::from_values(at.layout(), (0..at.len()).map(|i| (i as f64).sin()).collect()).expect("numbers");
             time(|| {
                 matrix.multiply(&v, &mut out).expect("a product");
             })

@@ -5,8 +5,10 @@ use parsimony::model::transformer::config::{Config, FeedForward, Precision, Swit
 use parsimony::model::transformer::{HeldRows, TokenBatch, TokenParts, TokenRows, Transformer, presets};
 use parsimony::model::{Model, Split};
 use parsimony::optim::{self, minimize};
-use parsimony::oracle::{Batch, Curvature, Gradient, Problem, Rows, SettingValue, Settings, Stream, Value, Vector, stream};
 use parsimony::oracle::SquaredGradients;
+use parsimony::oracle::{
+    Batch, Curvature, Gradient, Problem, Rows, SettingValue, Settings, Stream, Value, Vector, stream,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -49,16 +51,34 @@ fn variants() -> Vec<(&'static str, Config)> {
         ("decoder", of(gelu, micro("micro-decoder"))),
         ("encoder, untied", Config { tied_head: false, ..of(geglu, micro("micro-encoder")) }),
         ("encoder-decoder", of(geglu, micro("micro-encoder-decoder"))),
-        ("switch", of(gelu, with(micro("micro-switch"), |s| {
-            *s = Switch { auxiliary_weight: 0.5, z_weight: 0.1, ..*s };
-        }))),
-        ("switch encoder-decoder, top 2 of 3", of(geglu, with(micro("micro-encoder-decoder"), |s| {
-            *s = Switch { experts: 3, top_k: 2, capacity_factor: 0.8, frequency: 1, ..*s };
-        }))),
-        ("switch with noise", of(gelu, Config {
-            dropout: 0.2,
-            ..with(micro("micro-switch"), |s| *s = Switch { jitter: 0.1, expert_dropout: 0.3, ..*s })
-        })),
+        (
+            "switch",
+            of(
+                gelu,
+                with(micro("micro-switch"), |s| {
+                    *s = Switch { auxiliary_weight: 0.5, z_weight: 0.1, ..*s };
+                }),
+            ),
+        ),
+        (
+            "switch encoder-decoder, top 2 of 3",
+            of(
+                geglu,
+                with(micro("micro-encoder-decoder"), |s| {
+                    *s = Switch { experts: 3, top_k: 2, capacity_factor: 0.8, frequency: 1, ..*s };
+                }),
+            ),
+        ),
+        (
+            "switch with noise",
+            of(
+                gelu,
+                Config {
+                    dropout: 0.2,
+                    ..with(micro("micro-switch"), |s| *s = Switch { jitter: 0.1, expert_dropout: 0.3, ..*s })
+                },
+            ),
+        ),
     ]
 }
 
@@ -107,7 +127,8 @@ fn gradients_are_derivatives_of_values_on_all_rows_and_on_batches() {
                 // Routing does not change within steps so short, and a third-order formula leaves them long enough for f32.
                 let h = 4e-3;
                 let difference = |h: f64| {
-                    (value(&model, &moved(&at, h, &along), rows) - value(&model, &moved(&at, -h, &along), rows)) / (2.0 * h)
+                    (value(&model, &moved(&at, h, &along), rows) - value(&model, &moved(&at, -h, &along), rows))
+                        / (2.0 * h)
                 };
                 let extrapolated = (4.0 * difference(h) - difference(2.0 * h)) / 3.0;
                 let slope = slope_of.dot(&along);
@@ -164,7 +185,10 @@ fn products_are_those_of_differences_of_the_logits() {
         expected /= predicted;
         let got = u.dot(&product(&model, &at, Rows::All, &v));
         let size = (u.dot(&product(&model, &at, Rows::All, &u)) * v.dot(&product(&model, &at, Rows::All, &v))).sqrt();
-        assert!((got - expected).abs() < 2e-3 * size, "{name} ({kind:?}): {got}, by differences {expected}, size {size}");
+        assert!(
+            (got - expected).abs() < 2e-3 * size,
+            "{name} ({kind:?}): {got}, by differences {expected}, size {size}"
+        );
     }
 }
 

@@ -152,7 +152,10 @@ mod tests {
         let batch = read(Kind::Decoder);
         assert_eq!((batch.sequences, batch.decoder[0], batch.targets[15]), (2, 8, 24));
         let batch = read(Kind::EncoderDecoder);
-        assert_eq!((&batch.encoder[..4], &batch.decoder[4..], batch.targets[0]), (&[8, 9, 10, 11][..], &[20, 21, 22, 23][..], 13));
+        assert_eq!(
+            (&batch.encoder[..4], &batch.decoder[4..], batch.targets[0]),
+            (&[8, 9, 10, 11][..], &[20, 21, 22, 23][..], 13)
+        );
         let batch = read(Kind::Encoder);
         for (place, (&token, &target)) in batch.encoder.iter().zip(&batch.targets).enumerate() {
             let own = 8 + place as u32;

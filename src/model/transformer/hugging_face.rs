@@ -9,7 +9,7 @@
 //!   symbol to start with must be given by whoever generates.
 
 use super::config::{Config, FeedForward, Kind, NORM_EPSILON};
-use super::{Transformer, TokenBatch};
+use super::{TokenBatch, Transformer};
 use crate::error::{Error, Result};
 use crate::model::Weights;
 use crate::oracle::{Problem, Vector};

@@ -11,7 +11,7 @@ pub mod accounting;
 mod attention;
 mod batch;
 pub mod config;
-mod core;
+
 mod feed_forward;
 mod head;
 pub mod hugging_face;
@@ -20,6 +20,7 @@ pub mod presets;
 mod problem;
 mod routing;
 mod settings;
+mod stack;
 mod switch;
 #[cfg(test)]
 mod tests;
@@ -31,9 +32,9 @@ use crate::error::{Error, Result};
 use crate::oracle::{Problem, Rows, Vector};
 use batch::hash;
 use config::{Config, Kind};
-use core::{Core, Pass, SublayerPass, Work};
 use head::TokenResults;
 use layout::SublayerKind;
+use stack::{Core, Pass, SublayerPass, Work};
 use std::sync::{Arc, OnceLock};
 
 pub use batch::{HeldRows, MASKED_SHARE, TokenBatch, TokenRows};
@@ -155,7 +156,7 @@ impl Transformer {
 
     /// The routers' own losses of a pass.
     fn router_loss(&self, pass: &Pass) -> f64 {
-        let of_stack = |stack: &core::StackPass| {
+        let of_stack = |stack: &stack::StackPass| {
             let switches = stack.sublayers.iter().filter_map(|sublayer| match sublayer {
                 SublayerPass::Switch(own) => Some(own.router_loss(&self.core, &stack.valid)),
                 _ => None,
@@ -237,10 +238,11 @@ impl Transformer {
         self.core.with_work(batch.sequences, |Work { pass, .. }| {
             self.core.load(pass, batch, None, false);
             self.core.forward(weights.array(), pass);
-            let switches = pass.stacks.iter().flat_map(|stack| &stack.sublayers).filter_map(|sublayer| match sublayer {
-                SublayerPass::Switch(own) => Some(own.routing()),
-                _ => None,
-            });
+            let switches =
+                pass.stacks.iter().flat_map(|stack| &stack.sublayers).filter_map(|sublayer| match sublayer {
+                    SublayerPass::Switch(own) => Some(own.routing()),
+                    _ => None,
+                });
             let choices = |routing: &routing::Routing| {
                 let experts = routing.load.len();
                 let top_k = self.core.config.switch.map_or(1, |switch| switch.top_k);

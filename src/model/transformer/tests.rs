@@ -1,9 +1,9 @@
 //! What the layers must hold: tangents and adjoints are each other's transpose, and the invariants of routing.
 
 use super::config::{Config, FeedForward, Kind, Switch};
-use super::core::{Core, SublayerPass, Work};
 use super::layout;
 use super::presets;
+use super::stack::{Core, SublayerPass, Work};
 use super::{HeldRows, TokenBatch, TokenParts, Transformer};
 use crate::device::cpu::Cpu;
 use crate::device::{Device, NO_ROW};
@@ -44,22 +44,27 @@ fn variants() -> Vec<(&'static str, Config)> {
     let geglu = |config: Config| Config { feed_forward: FeedForward::Geglu, ..config };
     vec![
         ("decoder", micro("micro-decoder")),
-        ("encoder, gelu, untied", Config {
-            feed_forward: FeedForward::Gelu,
-            tied_head: false,
-            ..micro("micro-encoder")
-        }),
+        (
+            "encoder, gelu, untied",
+            Config { feed_forward: FeedForward::Gelu, tied_head: false, ..micro("micro-encoder") },
+        ),
         ("encoder-decoder, geglu", geglu(micro("micro-encoder-decoder"))),
         ("switch", micro("micro-switch")),
-        ("switch, top 2 of 3, geglu, tight", switched(geglu(micro("micro-encoder-decoder")), |switch| {
-            *switch = Switch { experts: 3, top_k: 2, capacity_factor: 0.8, frequency: 1, ..*switch };
-        })),
-        ("switch with noise", Config {
-            dropout: 0.2,
-            ..switched(micro("micro-switch"), |switch| {
-                *switch = Switch { jitter: 0.1, expert_dropout: 0.3, capacity_factor: 0.0, ..*switch };
-            })
-        }),
+        (
+            "switch, top 2 of 3, geglu, tight",
+            switched(geglu(micro("micro-encoder-decoder")), |switch| {
+                *switch = Switch { experts: 3, top_k: 2, capacity_factor: 0.8, frequency: 1, ..*switch };
+            }),
+        ),
+        (
+            "switch with noise",
+            Config {
+                dropout: 0.2,
+                ..switched(micro("micro-switch"), |switch| {
+                    *switch = Switch { jitter: 0.1, expert_dropout: 0.3, capacity_factor: 0.0, ..*switch };
+                })
+            },
+        ),
     ]
 }
 
@@ -157,7 +162,8 @@ fn renamed(from: &Transformer, values: &Vector, to: &Transformer, name: impl Fn(
     let mut vector = Vector::zeros(to.layout());
     for block in to.layout().blocks() {
         let Some(wanted) = name(&block.name) else { continue };
-        let source = from.layout().blocks().iter().find(|block| block.name == wanted).unwrap_or_else(|| panic!("{wanted}"));
+        let source =
+            from.layout().blocks().iter().find(|block| block.name == wanted).unwrap_or_else(|| panic!("{wanted}"));
         vector.write(block.start, &values.read(source.range()));
     }
     vector
@@ -179,9 +185,8 @@ fn one_expert_is_the_dense_layer_bit_for_bit() {
         let rows = || held(6, 100, dense.vocabulary, false);
         let (dense, one) = (model(dense.clone(), rows(), 1000), model(one, rows(), 1000));
         let at = dense.initial(&mut stream(1, Stream::Initialization));
-        let name = |name: &str| {
-            (!name.contains("router")).then(|| name.replace("mlp.experts.expert_0", "DenseReluDense"))
-        };
+        let name =
+            |name: &str| (!name.contains("router")).then(|| name.replace("mlp.experts.expert_0", "DenseReluDense"));
         let at_one = renamed(&dense, &at, &one, name);
         let ((value, of_dense), (same, of_one)) = (gradient(&dense, &at), gradient(&one, &at_one));
         assert_eq!(value.to_bits(), same.to_bits(), "{f}");
@@ -230,9 +235,7 @@ fn the_order_of_tokens_changes_nothing_where_none_are_dropped() {
     turned.next.rotate_right(60);
     let (one, other) = (model(config.clone(), rows, 1000), model(config, turned, 1000));
     let at = one.initial(&mut stream(1, Stream::Initialization));
-    let losses = |model: &Transformer| {
-        model.row_outcomes(&at, crate::model::Split::Train).unwrap().unwrap().loss
-    };
+    let losses = |model: &Transformer| model.row_outcomes(&at, crate::model::Split::Train).unwrap().unwrap().loss;
     let (a, mut b) = (losses(&one), losses(&other));
     b.rotate_left(3);
     for (a, b) in a.iter().zip(&b) {
@@ -415,10 +418,16 @@ fn whole_models_agree_with_hugging_face() {
                     let SublayerPass::Switch(own) = own else { continue };
                     loss += own.router_loss(&core, &[]);
                     let routing = own.routing();
-                    choices.push(routing.slots.iter().map(|&slot| match slot {
-                        NO_ROW => -1.0,
-                        slot => f64::from(routing.elements[slot as usize] % 4),
-                    }).collect::<Vec<f64>>());
+                    choices.push(
+                        routing
+                            .slots
+                            .iter()
+                            .map(|&slot| match slot {
+                                NO_ROW => -1.0,
+                                slot => f64::from(routing.elements[slot as usize] % 4),
+                            })
+                            .collect::<Vec<f64>>(),
+                    );
                 }
             }
             let expected: Vec<Vec<f64>> = case["choices"].as_array().unwrap().iter().map(numbers).collect();
