@@ -294,13 +294,20 @@ impl Transformer {
 impl Model for Transformer {
     fn evaluate(&self, parameters: &Vector, split: Split) -> Result<Evaluation> {
         let source = self.evaluated(split);
-        // A decoder predicts every token: bits per character and kinds of tokens can be told.
-        if let (Kind::Decoder, Some(text)) = (self.core.config.kind(), source.text()) {
+        if let Some(text) = source.text() {
+            // The place within a sequence of what the first token read predicts.
+            let first = match self.core.config.kind() {
+                Kind::Encoder => 0,
+                Kind::Decoder => 1,
+                Kind::EncoderDecoder => self.core.lengths[0] + 1,
+            };
             let (mut sums, mut row) = (TokenLosses::default(), 0);
-            self.for_results(parameters.array(), source, |_, results, _| {
-                let tokens = results.losses.chunks(self.context).zip(results.correct.chunks(self.context));
-                for (losses, correct) in tokens {
-                    sums.add(text, row, losses.iter().copied().zip(correct.iter().copied()));
+            self.for_results(parameters.array(), source, |batch, results, _| {
+                let each = batch.targets.len() / batch.sequences.max(1);
+                for start in (0..batch.targets.len()).step_by(each) {
+                    let predicted = (0..each).filter(|i| batch.targets[start + i] != NO_ROW);
+                    let of = |i: usize| (first + i, results.losses[start + i], results.correct[start + i]);
+                    sums.add(text, row, predicted.map(of));
                     row += 1;
                 }
             });
