@@ -242,6 +242,7 @@ impl Run<'_> {
         let validation = self.model.evaluate(point, Split::Validation)?;
         let test = self.model.evaluate(point, Split::Test)?;
         let nonzero = self.model.parameter_counts(point).nonzero;
+        let of_model = self.model.notes(point)?;
         self.clock.switch(Section::Recording);
         if !objective.is_finite() {
             return Ok(Some(self.not_finite("the objective", objective)));
@@ -280,7 +281,9 @@ impl Run<'_> {
             ("parameters_nonzero", nonzero as f64),
             ("resident_bytes", memory.resident as f64),
         ];
-        let notes: Vec<_> = self.oracle.notes().iter().map(|(name, v)| (format!("optimizer.{name}"), *v)).collect();
+        let of_optimizer = self.oracle.notes().iter().map(|(name, v)| (format!("optimizer.{name}"), *v));
+        let of_model = of_model.into_iter().map(|(name, v)| (format!("model.{name}"), v));
+        let notes: Vec<_> = of_optimizer.chain(of_model).collect();
         self.trace.push(row.into_iter().chain(notes.iter().map(|(name, value)| (name.as_str(), *value))));
 
         let metric = |name: &str| row.iter().find(|(key, _)| *key == name).map_or(f64::NAN, |(_, value)| *value);

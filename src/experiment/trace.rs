@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-/// Columns that every trace has, in this order; what the optimizer notes follows as `optimizer.*`.
+/// Columns that every trace has, in this order; what optimizer and model note follows as `optimizer.*` and `model.*`.
 pub const COLUMNS: [&str; 28] = [
     "step",
     "data_passes",

@@ -147,6 +147,15 @@ pub trait Model: Problem {
     /// Whether the objective has one optimum that a reference solve can find to high precision.
     fn is_convex(&self) -> bool;
 
+    /// Numbers about the model itself that belong into a trace, by name, such as the load of experts: columns `model.*`.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn notes(&self, parameters: &Vector) -> Result<Vec<(&'static str, f64)>> {
+        let _ = parameters;
+        Ok(Vec::new())
+    }
+
     /// What statistics knows about fitted weights: standard errors, deviances, leverages (docs/methods.md). Intervals are
     /// of confidence `level`; `raw` states coefficients for the columns as they stand in the data. `None` where the model
     /// is no generalized linear model.
@@ -258,5 +267,5 @@ impl std::fmt::Debug for ModelEntry {
 /// The models of this crate, in the order in which they are listed.
 #[must_use]
 pub fn registry() -> Vec<ModelEntry> {
-    vec![glm::LOGISTIC, glm::SOFTMAX, glm::LEAST_SQUARES, network::MLP, network::AUTOENCODER]
+    vec![glm::LOGISTIC, glm::SOFTMAX, glm::LEAST_SQUARES, network::MLP, network::AUTOENCODER, transformer::TRANSFORMER]
 }

@@ -6,7 +6,8 @@
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+
+pub use crate::device::FeedForward;
 
 /// Which stacks there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,26 +19,6 @@ pub enum Kind {
     Decoder,
     /// A decoder that attends to an encoder.
     EncoderDecoder,
-}
-
-/// The function of a feed-forward layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FeedForward {
-    /// `W_o max(W_i x, 0)`.
-    Relu,
-    /// `W_o gelu(W_i x)` in the form with the error function.
-    Gelu,
-    /// `W_o (gelu(W_0 x) o W_1 x)` (Shazeer 2020) in the form with tanh, as T5 1.1 has it.
-    Geglu,
-}
-
-impl FeedForward {
-    /// Matrices from `d_model` to `d_ff`: a gated layer has two.
-    #[must_use]
-    pub fn inner_matrices(self) -> usize {
-        if self == Self::Geglu { 2 } else { 1 }
-    }
 }
 
 /// In which precision numbers are kept. Rounding to bfloat16 is emulated on the CPU: what is rounded is kept as `f32`.
@@ -264,16 +245,6 @@ impl Switch {
             return refuse(format!("{name} = {value}"), "give a share of at least 0 and below 1");
         }
         Ok(())
-    }
-}
-
-impl fmt::Display for FeedForward {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Relu => "relu",
-            Self::Gelu => "gelu",
-            Self::Geglu => "geglu",
-        })
     }
 }
 
