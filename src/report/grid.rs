@@ -5,7 +5,7 @@ use super::accuracy_time::capitalized;
 use super::axes::{Quantity, Scale, range};
 use super::curves::{Curve, End, median};
 use super::figure::{Axis, Heading};
-use super::groups::{self, Dataset, Model, Series};
+use super::groups::{Dataset, Model, Series};
 use super::lines::{Line, LineFigure, Panel};
 use super::runs::{CellResult, Status};
 use super::scene::Scene;
@@ -80,21 +80,23 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>, setting: &str) -> Result<S
     } else {
         Scale::log_around(points().map(|point| point.0), 0.04).unwrap_or(Scale::Log { low: 0.1, high: 10.0 })
     };
+    // A step that is too large can cost a hundred times the best: beside it, the others would all look alike.
+    let y_scale = Scale::log_around([low, high], 0.06).filter(|_| low > 0.0 && high > 5.0 * low);
+    let y_how = if y_scale.is_some() { ", logarithmic" } else { "" };
     for panel in &mut panels {
-        panel.y = Scale::Linear { low: low - margin, high: high + margin };
+        panel.y = y_scale.unwrap_or(Scale::Linear { low: low - margin, high: high + margin });
     }
     let how = if has_zero { " (logarithmic after zero)" } else { " (logarithmic)" };
     let title = format!("{}{how}", capitalized(&setting.replace('_', " ")));
     let x = Axis { scale, quantity: Quantity::Number, title };
-    let replicates = capitalized(&groups::replicates(&dataset.models));
-    let mut notes = vec![format!("{replicates}; all other settings equal.")];
+    let mut notes = vec!["Medians over seeds and folds; all other settings equal.".to_owned()];
     let lost = dataset.models.iter().flat_map(|model| groups_of(model, setting)).flat_map(|group| group.series);
     let lost: Vec<String> =
         lost.filter(|(_, one)| middle(one, *metric).is_none()).map(|(value, _)| units::significant(value, 3)).collect();
     if !lost.is_empty() {
         notes.push(format!("Without a point, because no cell came to a number: {}.", lost.join(", ")));
     }
-    Ok(LineFigure { heading: heading.clone(), x, y_title: (*y_title).to_owned(), panels, notes }.scene())
+    Ok(LineFigure { heading: heading.clone(), x, y_title: format!("{y_title}{y_how}"), panels, notes }.scene())
 }
 
 /// The median over cells that ended with an answer.

@@ -62,13 +62,6 @@ impl Size {
         };
         Some(count as f64)
     }
-
-    fn written(self, size: f64) -> String {
-        match self {
-            Self::Total | Self::Active => units::count(size as u64),
-            Self::Resident => units::bytes(size as u64),
-        }
-    }
 }
 
 /// The sizes that tell something of their own: parameters in all, those active where any model has others, resident bytes
@@ -139,7 +132,9 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>, size: Size) -> Result<Scen
     let rect = grid.frames[0];
     figure::frame(&mut scene, &rect, &x, &y, TickLabels { x: true, y: true });
 
-    let places = places(&dots, &rect, &scale, &y_scale);
+    // Of bytes, whose sizes differ little from one another, a shift would tell of sizes that are none.
+    let dodge = if size == Size::Resident { 0.0 } else { DODGE };
+    let places = places(&dots, &rect, (&scale, &y_scale), dodge);
     let front = front(&dots);
     let mut obstacles = Obstacles::default();
     let mut route: Vec<Point> = Vec::new();
@@ -183,7 +178,7 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>, size: Size) -> Result<Scen
     let below = figure::axis_titles(&mut scene, &grid, &x.title, "Test accuracy", tick_labels);
     let replicates = capitalized(&groups::replicates(&dataset.models));
     let crowded = dots.iter().enumerate().any(|(index, dot)| dots[..index].iter().any(|other| other.size == dot.size));
-    let beside = if crowded { " Markers side by side are of equal size." } else { "" };
+    let beside = if crowded && dodge > 0.0 { " Markers side by side are of equal size." } else { "" };
     notes.insert(0, format!("{replicates}; bars: smallest and largest.{beside}"));
     if dots.iter().any(|dot| dot.nonzero.is_some()) {
         notes.push("Hollow markers count only parameters that are not zero.".to_owned());
@@ -224,7 +219,7 @@ fn dots(dataset: &Dataset<'_>, size: Size) -> Vec<Dot> {
 }
 
 /// Where the markers stand: those with equally many parameters side by side.
-fn places(dots: &[Dot], rect: &Rect, x: &Scale, y: &Scale) -> Vec<Point> {
+fn places(dots: &[Dot], rect: &Rect, (x, y): (&Scale, &Scale), dodge: f64) -> Vec<Point> {
     dots.iter()
         .enumerate()
         .map(|(index, dot)| {
@@ -232,7 +227,7 @@ fn places(dots: &[Dot], rect: &Rect, x: &Scale, y: &Scale) -> Vec<Point> {
             let before = dots[..index].iter().filter(equal).count() as f64;
             let all = dots.iter().filter(equal).count() as f64;
             let at = figure::at(rect, x, y, (dot.size, dot.accuracy));
-            let step = DODGE.min(90.0 / all);
+            let step = dodge.min(90.0 / all);
             (at.0 + step * (before - (all - 1.0) / 2.0), at.1)
         })
         .collect()
@@ -275,7 +270,11 @@ fn name_models(
     let mut unplaced = Vec::new();
     for (model, index) in named {
         let on_front = if front.contains(&index) { Weight::Bold } else { Weight::Regular };
-        let label = format!("{model} · {}", size.written(dots[index].size));
+        let label = match size {
+            Size::Total | Size::Active => format!("{model} · {}", units::count(dots[index].size as u64)),
+            // Every optimizer of a model has a size of its own.
+            Size::Resident => model.to_owned(),
+        };
         let others = (0..dots.len()).filter(|&other| other != index && dots[other].model == model);
         let place = std::iter::once(index).chain(others).find_map(|marker| {
             let (width, height) = (font::width(&label, SMALL, on_front), SMALL * 1.1);
