@@ -24,7 +24,7 @@ pub use budget::{Budget, Schedule};
 pub use checkpoint::{read_weights, write_weights};
 pub use import::{Import, import};
 pub use interrupt::{count as interruptions, install as count_interruptions};
-pub use plan::{Absent, NUMERICS_VERSION, Plan, Skipped};
+pub use plan::{Absent, NUMERICS_VERSION, Plan, Skipped, identity};
 pub use progress::{Names, say};
 pub use record::{CellConfig, CellFolder, CellResult, Status, read_json, write_json, write_whole};
 pub use runner::{Options, Outcome, State, run, state_of};

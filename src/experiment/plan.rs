@@ -108,6 +108,14 @@ impl Plan {
     }
 }
 
+/// What tells an experiment from another that would come to other numbers: all that its file says, comments apart, and how
+/// numbers are made.
+#[must_use]
+pub fn identity(experiment: &str) -> String {
+    let table: toml::Table = experiment.parse().unwrap_or_default();
+    content_hash(&json!({ "numerics": NUMERICS_VERSION, "experiment": table }))
+}
+
 impl Plan {
     /// Finds mistakes in the claim's expectations that only the plan can show.
     fn check_expectations(&self, spec: &Spec) -> Result<()> {
@@ -117,7 +125,8 @@ impl Plan {
         let subject = |cell: &CellConfig| Subject::of_config(&serde_json::to_value(cell).unwrap_or_default());
         let run = self.cells.iter().map(|cell| (subject(cell), false));
         let skipped = self.skipped.iter().map(|skipped| (subject(&skipped.cell), true));
-        claim::check(&spec.claim.expectations, &run.chain(skipped).collect::<Vec<_>>())
+        let recorded = claim::Recorded { target: spec.target.is_some(), inspection: spec.inspect };
+        claim::check(&spec.claim.expectations, &run.chain(skipped).collect::<Vec<_>>(), recorded)
     }
 }
 
