@@ -138,6 +138,9 @@ impl Backend for Cpu {
 
     fn download(&self, from: View<'_>) -> Vec<f32> {
         let rect = rect(from);
+        if rect.stride == rect.columns {
+            return rect.values.to_vec();
+        }
         (0..rect.rows).flat_map(|i| rect.row(i)).copied().collect()
     }
 
