@@ -7,7 +7,7 @@ use crate::workbench::Workbench;
 use serde_json::{Value, json};
 
 /// The experiments in this program, by name.
-pub const EXPERIMENTS: [(&str, &str); 12] = [
+pub const EXPERIMENTS: [(&str, &str); 14] = [
     ("quickstart", include_str!("../../experiments/quickstart.toml")),
     ("higgs-logistic", include_str!("../../experiments/higgs-logistic.toml")),
     ("higgs-sample", include_str!("../../experiments/higgs-sample.toml")),
@@ -20,6 +20,8 @@ pub const EXPERIMENTS: [(&str, &str); 12] = [
     ("products", include_str!("../../experiments/products.toml")),
     ("cheap-gradient", include_str!("../../experiments/cheap-gradient.toml")),
     ("press", include_str!("../../experiments/press.toml")),
+    ("tiny-shakespeare", include_str!("../../experiments/tiny-shakespeare.toml")),
+    ("switch-vs-dense", include_str!("../../experiments/switch-vs-dense.toml")),
 ];
 
 const EXAMPLES: &str = "\
@@ -110,11 +112,11 @@ fn question(text: &str) -> String {
 
 /// Whether a dataset can be used at once, must be fetched first, or must be brought by the user.
 pub fn state(entry: &DatasetEntry) -> &'static str {
-    match entry.kind {
-        Kind::Generator => "generated here",
-        _ if locate(entry).is_ok() => "present",
-        _ if entry.downloadable() => "to fetch",
-        _ => "not found",
+    match &entry.generator {
+        Some(_) => "generated here",
+        None if locate(entry).is_ok() => "present",
+        None if entry.downloadable() => "to fetch",
+        None => "not found",
     }
 }
 
@@ -123,7 +125,8 @@ pub fn datasets(entries: &[DatasetEntry]) -> String {
     let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
     let rows = entries.iter().map(|entry| {
         let features = number(entry.features.map(u64::from));
-        [entry.name.clone(), entry.title.clone(), number(entry.rows), features, state(entry).to_owned()]
+        let rows = if entry.kind == Kind::Corpus { "a text".to_owned() } else { number(entry.rows) };
+        [entry.name.clone(), entry.title.clone(), rows, features, state(entry).to_owned()]
     });
     output::table(["dataset", "what it is", "rows", "features", "state"], rows)
 }
