@@ -586,3 +586,32 @@ fn a_run_ends_with_the_verdict_of_its_claim() {
         assert!((loss.iter().sum::<f64>() / loss.len() as f64 - number("test_loss")).abs() < 1e-6);
     }
 }
+
+#[test]
+fn shapes_are_counted_beside_cells_and_without_any() {
+    let place = Place::new();
+    let output = place.output(&["run", "one-point-six-trillion", "--quiet"]);
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("verdict: holds on shapes alone"), "{said}");
+    assert!(!said.contains("inconclusive"), "{said}");
+
+    let shape = "\n[[shape]]\npreset = \"switch-c\"\nlabel = \"giant\"\nprecision = \"bf16\"\n";
+    place.write(
+        "x.toml",
+        experiment(&format!("{shape}{}", expect("giant.parameters_total / irls.parameters_total > 1e10"))),
+    );
+    let output = place.output(&["run", "x.toml", "--quiet"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("holds on higgs-sim (simulated)"), "{said}");
+
+    for (wrong, told) in [
+        (shape.replace("switch-c", "switch-d"), "did you mean `switch-c`?"),
+        (shape.replace("bf16", "f8"), "\"bf16\""),
+        (shape.replace("switch-c", "t5-base") + "experts = 3\n", "no Switch layer"),
+    ] {
+        place.write("y.toml", experiment(&wrong));
+        let message = place.fail(2, &["run", "y.toml"]);
+        assert!(message.contains(told), "{message}");
+    }
+}

@@ -78,6 +78,30 @@ impl Subject {
         Some(split)
     }
 
+    /// Shapes that are counted and not trained, once for each dataset of the cells: beside these stands what follows from no
+    /// data. Once where there are no cells.
+    #[must_use]
+    pub fn beside<'a>(shapes: &[Self], cells: impl Iterator<Item = &'a Self>) -> Vec<Self> {
+        let mut datasets: Vec<&Self> = Vec::new();
+        for cell in cells {
+            if datasets.iter().all(|other| other.dataset_key != cell.dataset_key) {
+                datasets.push(cell);
+            }
+        }
+        let nowhere = Self { dataset: ["shapes alone".into(), String::new()], ..Self::default() };
+        if datasets.is_empty() {
+            datasets.push(&nowhere);
+        }
+        let on = |shape: &Self, cell: &Self| Self {
+            dataset: cell.dataset.clone(),
+            dataset_key: cell.dataset_key.clone(),
+            simulated: cell.simulated,
+            split: cell.split.clone(),
+            ..shape.clone()
+        };
+        datasets.iter().flat_map(|cell| shapes.iter().map(|shape| on(shape, cell))).collect()
+    }
+
     /// What cells share that differ in seed and split alone.
     #[must_use]
     pub fn series(&self) -> String {

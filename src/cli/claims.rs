@@ -134,7 +134,7 @@ fn sources(folder: Option<&Path>) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     match folder {
         None => {
-            for (name, text) in list::EXPERIMENTS {
+            for &(name, text) in list::EXPERIMENTS {
                 sources.push(Source { id: name.into(), text: text.into(), path: format!("{name}.toml").into() });
             }
         }

@@ -14,6 +14,7 @@ mod progress;
 mod record;
 mod reference;
 mod runner;
+mod shape;
 mod spec;
 #[cfg(test)]
 mod text_tests;
@@ -28,6 +29,7 @@ pub use plan::{Absent, NUMERICS_VERSION, Plan, Skipped, identity};
 pub use progress::{Names, say};
 pub use record::{CellConfig, CellFolder, CellResult, Status, read_json, write_json, write_whole};
 pub use runner::{Options, Outcome, State, run, state_of};
+pub use shape::Shape;
 pub use spec::{Folds, Reported, Spec, Target};
 
 pub(crate) use cell::run as run_cell;

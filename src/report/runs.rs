@@ -303,6 +303,8 @@ pub struct Runs {
     pub cells: Vec<Cell>,
     /// Cells of the plan that have not begun.
     pub pending: Vec<Subject>,
+    /// Shapes that the plan counted: subjects, and values by metric.
+    pub shapes: Vec<(Subject, BTreeMap<String, f64>)>,
     /// The reference optima, by problem.
     pub references: BTreeMap<String, Reference>,
 }
@@ -327,7 +329,7 @@ pub fn load(folder: &Path) -> Result<Runs> {
             cells.push(cell);
         }
     }
-    let planned = planned(&folder.join("plan.json"))?;
+    let (planned, shapes) = planned(&folder.join("plan.json"))?;
     let order: BTreeMap<&str, usize> =
         planned.iter().enumerate().map(|(index, (id, _))| (id.as_str(), index)).collect();
     let begun: BTreeSet<&str> = cells.iter().map(|cell| cell.config.cell.as_str()).collect();
@@ -358,7 +360,7 @@ pub fn load(folder: &Path) -> Result<Runs> {
         .or(stated_name)
         .or_else(|| folder.file_name().map(|name| name.to_string_lossy().into_owned()))
         .unwrap_or_else(|| "experiment".to_owned());
-    Ok(Runs { folder: folder.to_owned(), name, question, claim, cells, pending, references })
+    Ok(Runs { folder: folder.to_owned(), name, question, claim, cells, pending, shapes, references })
 }
 
 /// The cell in this folder; `None` while it has no `config.json`, that is, before it began.
@@ -400,17 +402,26 @@ fn unfinished(config: &Config) -> CellResult {
     }
 }
 
-/// The cells of the plan with their IDs, in the order in which the experiment file names them.
-fn planned(path: &Path) -> Result<Vec<(String, Value)>> {
+/// The cells of a plan with their IDs, in the order in which the experiment file names them, and its shapes.
+type Planned = (Vec<(String, Value)>, Vec<(Subject, BTreeMap<String, f64>)>);
+
+fn planned(path: &Path) -> Result<Planned> {
     if !path.exists() {
-        return Ok(Vec::new());
+        return Ok(Planned::default());
     }
     let plan: Value = parse_json(path, &read(path)?)?;
-    let cells = plan.get("cells").unwrap_or(&plan).as_array().cloned().unwrap_or_default();
+    let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
     let id = |cell: &Value| {
         cell.as_str().or_else(|| cell.get("cell").or_else(|| cell.get("id"))?.as_str()).map(str::to_owned)
     };
-    Ok(cells.into_iter().filter_map(|cell| Some((id(&cell)?, cell))).collect())
+    let cells = list(Some(plan.get("cells").unwrap_or(&plan)));
+    let cells = cells.into_iter().filter_map(|cell| Some((id(&cell)?, cell))).collect();
+    let shape = |shape: &Value| {
+        let values = shape.get("values").and_then(Value::as_object).into_iter().flatten();
+        let values = values.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect();
+        (Subject::of_config(shape), values)
+    };
+    Ok((cells, list(plan.get("shapes")).iter().map(shape).collect()))
 }
 
 /// The name and the question of the experiment file, wherever in it they stand, and its claim.

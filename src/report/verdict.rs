@@ -2,7 +2,7 @@
 
 use super::runs::{Cell, Runs, Status, damaged};
 use super::units::{self, NEVER};
-use crate::claim::{Ending, ExpectationVerdict, LEVEL, METRICS, Noise, Observation, Verdict, judge};
+use crate::claim::{Ending, ExpectationVerdict, LEVEL, METRICS, Noise, Observation, Subject, Verdict, judge};
 use crate::error::{Error, Result};
 use polars::prelude::{ParquetReader, SerReader};
 use serde_json::Value;
@@ -27,6 +27,13 @@ pub fn verdict(runs: &Runs) -> Result<Option<Verdict>> {
         subject,
         ending: Ending::Unfinished,
         ..Observation::default()
+    }));
+    let shapes: Vec<Subject> = runs.shapes.iter().map(|(shape, _)| shape.clone()).collect();
+    let beside = Subject::beside(&shapes, observations.iter().map(|cell| &cell.subject));
+    // Dataset by dataset, the shapes in their order.
+    observations.extend(beside.into_iter().zip(runs.shapes.iter().cycle()).map(|(subject, (_, counted))| {
+        let metrics = METRICS.iter().filter_map(|metric| Some((metric.name, *counted.get(metric.name)?)));
+        Observation { subject, values: metrics.collect(), ..Observation::default() }
     }));
     Ok(judge(&runs.claim, &observations))
 }
