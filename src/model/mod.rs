@@ -3,6 +3,7 @@
 
 pub mod glm;
 mod inspection;
+pub mod mixture;
 pub mod network;
 mod rows;
 
@@ -194,5 +195,5 @@ impl std::fmt::Debug for ModelEntry {
 /// The models of this crate, in the order in which they are listed.
 #[must_use]
 pub fn registry() -> Vec<ModelEntry> {
-    vec![glm::LOGISTIC, glm::SOFTMAX, glm::LEAST_SQUARES, network::MLP, network::AUTOENCODER]
+    vec![glm::LOGISTIC, glm::SOFTMAX, glm::LEAST_SQUARES, network::MLP, network::AUTOENCODER, mixture::MIXTURE]
 }
