@@ -54,8 +54,7 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
             1.999,
             "factor of EM's steps: above 1 over-relaxes, because the complete data's information is too large",
         )
-        .of("likelihood", &["complete"])
-        .search(1.0, 1.95),
+        .of("likelihood", &["complete"]),
         Setting::real(
             "damping",
             "1e-3",
@@ -64,8 +63,7 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
             "mixtures: share of the mean diagonal added to the information at first; a quarter after every step, four times as \
              much for every halving",
         )
-        .log()
-        .search(1e-4, 1.0),
+        .log(),
         Setting::real("tolerance", "1e-10", 0.0, 1.0, "converged when the gradient's largest element is below this")
             .log(),
         Setting::real(
@@ -152,8 +150,9 @@ enum Mode {
 impl Irls {
     fn new(s: &Settings) -> Self {
         let is_complete = s.word("likelihood") == "complete";
+        let information = if is_complete { "exact" } else { s.word("information") };
         Self {
-            mode: match if is_complete { "exact" } else { s.word("information") } {
+            mode: match information {
                 "exact" => Mode::Exact,
                 "bound" => Mode::Bound,
                 _ => Mode::Auto,

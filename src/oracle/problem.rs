@@ -227,7 +227,7 @@ pub trait Problem: Send + Sync {
             Capability::KroneckerFactors => self.kronecker_factors().map(drop),
             Capability::Consensus => self.consensus().map(drop),
             Capability::Layers => self.layer_splitting().map(drop),
-            Capability::LayerVariables => self.layer_splitting().and_then(LayerSplitting::keeps_variables),
+            Capability::LayerVariables => self.layer_splitting().and_then(|splitting| splitting.keeps_variables()),
         }
     }
 }

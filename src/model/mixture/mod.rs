@@ -425,7 +425,7 @@ impl CurvatureMatrix for MixtureCurvature<'_> {
 
 impl Curvature for Mixture {
     fn curvature_at<'a>(&'a self, at: &Vector, rows: Rows<'a>) -> Result<Answer<Box<dyn CurvatureMatrix + 'a>>> {
-        let value = Box::new(MixtureCurvature { mixture: self, theta: self.packed(at), rows });
-        Ok(Answer { value, cost: Cost::default() })
+        let theta = self.packed(at);
+        Ok(Answer { value: Box::new(MixtureCurvature { mixture: self, theta, rows }), cost: Cost::default() })
     }
 }

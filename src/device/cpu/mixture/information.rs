@@ -9,7 +9,7 @@
 //!   gate, a multinomial logit, `sum_i g_a ([a = b] - g_b) z z'`, and one of each expert, weighted by its responsibilities,
 //!   `sum_i h_k P_k(b) ([b = c] - P_k(c)) z z'`. Nothing crosses blocks. It exceeds the other by what is not known.
 
-use super::rows::{Work, unit, unit_mut};
+use super::rows::{Work, flush, unit, unit_mut};
 use super::{Real, Routing, Selection, Shape, Sums, Visit};
 use crate::device::PANEL_ROWS;
 use crate::device::cpu::buffer::Buffer;
@@ -57,6 +57,7 @@ impl<T: Real> WithSimd for Observed<'_, T> {
             for term in 0..terms {
                 weigh(&work, term, &mut label, &mut weight);
                 weight[tile.rows..].fill(T::default());
+                flush(&mut weight);
                 work.losses::<S>(&label, tile.rows);
                 work.descend::<S>();
                 for (u, scores) in scores.chunks_exact_mut(columns * PANEL_ROWS).enumerate() {
@@ -189,6 +190,7 @@ impl<T: Real> WithSimd for Complete<'_, T> {
                             }
                         }
                         weight[tile.rows..].fill(T::default());
+                        flush(&mut weight);
                         gram.add(simd, z, &weight, &zero, &[]);
                     }
                 }

@@ -7,7 +7,7 @@
 //! the solution lies between `y - 1` and `y`. What leaves the rows are sums: `h_k t S w_k z'` of rectifiers, right-hand sides
 //! and Gram matrices of the experts' outputs over `[a; 1]`, and of the gate `(h - g) z'` with the Gram matrix of the design.
 
-use super::rows::{Work, unit, unit_mut};
+use super::rows::{Work, flush, unit, unit_mut};
 use super::{Real, Routing, Selection, Shape, Visit};
 use crate::device::PANEL_ROWS;
 use crate::device::cpu::buffer::Buffer;
@@ -125,6 +125,8 @@ impl<T: Real> WithSimd for Joint<'_, T> {
                 sums.quadratic += quadratic;
                 head::<T, S>(&work, k, request.head, &tile.y, tile.rows, (&mut weight[..], &mut residual[..]));
                 let a = Columns { main: &active, ones: Some(&ones), zero: &zero };
+                flush(&mut weight);
+                flush(&mut residual);
                 heads[k].add(simd, a, &weight, &residual, &[]);
                 for h in 0..hidden {
                     let w = work.second[k * (hidden + 1) + 1 + h];
@@ -136,6 +138,7 @@ impl<T: Real> WithSimd for Joint<'_, T> {
                     }
                 }
             }
+            flush(&mut work.delta);
             add_products(simd, &work.delta, z, &mut work.product, &mut sums.first);
             if request.grams {
                 whole.add(simd, z, &unit_weight, &zero, &[]);

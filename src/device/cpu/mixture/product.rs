@@ -12,7 +12,7 @@
 //! for gate and experts. With top-1 routing it is the matrix of the outputs `o = g_k f_k` with who answers held, and the
 //! balance, which is linear in the gate's values, has no part in it. It is positive semi-definite, and not the Hessian.
 
-use super::rows::{Work, unit, unit_mut};
+use super::rows::{Work, flush, unit, unit_mut};
 use super::{Real, Routing, Selection, Shape, Visit};
 use crate::device::PANEL_ROWS;
 use crate::device::cpu::design::{Design, map_selection};
@@ -48,6 +48,8 @@ impl<T: Real> WithSimd for Product<'_, T> {
                 Routing::Soft => soft::<T, S>(&mut work, &tangent),
                 Routing::TopOne => top_one::<T, S>(&mut work, &tangent),
             }
+            flush(&mut work.delta);
+            flush(&mut work.delta_out);
             for units in [&mut work.delta, &mut work.delta_out] {
                 units.chunks_exact_mut(PANEL_ROWS).for_each(|unit| unit[tile.rows..].fill(T::default()));
             }

@@ -52,6 +52,21 @@ pub(super) fn unit_mut<T>(of: &mut [T], index: usize) -> &mut [T] {
     &mut of[index * PANEL_ROWS..][..PANEL_ROWS]
 }
 
+/// In `f32` numbers below this are taken for zero where they are multiplied further: products of them with one another would be
+/// subnormal, which processors compute a hundred times slower, and beside those of other rows they are nothing.
+const NEGLIGIBLE: f64 = 1e-15;
+
+/// Sets numbers to zero that are negligible.
+#[inline(always)]
+pub(super) fn flush<T: Real>(values: &mut [T]) {
+    if size_of::<T>() == size_of::<f32>() {
+        let least = T::from_f64(NEGLIGIBLE);
+        for v in values {
+            *v = if v.abs() < least { T::default() } else { *v };
+        }
+    }
+}
+
 /// `sum a b` and `sum (a b)^2` over rows.
 #[inline(always)]
 fn dot<T: Real, S: Simd>(a: &[T], b: &[T], squared: bool) -> f64 {
@@ -153,6 +168,7 @@ impl<T: Real> Work<T> {
                 log[i] = (eta[i] - largest[i]) - T::ln::<S>(total[i]);
             }
         }
+        flush(&mut self.gate);
         match routing {
             Routing::Soft => {
                 for k in 0..experts {
@@ -166,6 +182,8 @@ impl<T: Real> Work<T> {
             }
             Routing::TopOne => self.answer::<S>(&largest),
         }
+        flush(&mut self.prob);
+        flush(&mut self.first_prob);
     }
 
     /// Top-1 routing: who answers, the first of equals, and with what probabilities.
@@ -209,6 +227,9 @@ impl<T: Real> Work<T> {
             Routing::Soft => self.soft_losses::<S>(y),
             Routing::TopOne => self.top_one_losses::<S>(y),
         }
+        flush(&mut self.posterior);
+        flush(&mut self.delta);
+        flush(&mut self.delta_out);
         for units in [&mut self.delta, &mut self.delta_out, &mut self.loss] {
             units.chunks_exact_mut(PANEL_ROWS).for_each(|unit| unit[rows..].fill(T::default()));
         }
