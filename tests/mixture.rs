@@ -33,7 +33,17 @@ fn given(list: Given<'_>) -> BTreeMap<String, SettingValue> {
 }
 
 fn data(rows: usize, columns: usize, classes: usize, y: impl Fn(usize) -> usize) -> ModelData {
-    let features = Panels::from_fn(rows, columns, wave);
+    of_columns(rows, columns, classes, wave, y)
+}
+
+fn of_columns(
+    rows: usize,
+    columns: usize,
+    classes: usize,
+    x: fn(usize, usize) -> f32,
+    y: impl Fn(usize) -> usize,
+) -> ModelData {
+    let features = Panels::from_fn(rows, columns, x);
     let targets = Panels::from_fn(rows, 1, |r, _| y(r) as f32);
     let part = || Examples { features: features.clone(), targets: targets.clone(), range: 0..rows };
     ModelData {
@@ -49,15 +59,20 @@ fn wave(r: usize, c: usize) -> f32 {
     (1.0 + 3.0 * r as f64 + 7.0 * c as f64).sin() as f32
 }
 
+/// Columns of waves of different lengths: unlike those of `wave` they do not depend on one another.
+fn waves(r: usize, c: usize) -> f32 {
+    (1.0 + (3.0 + 1.7 * c as f64) * r as f64 + 7.0 * c as f64).sin() as f32
+}
+
 fn by_remainder(classes: usize) -> impl Fn(usize) -> usize {
     move |r| (r * r + r / 2) % classes
 }
 
 /// Rows whose rule changes sign with the second column.
-fn turning(rows: usize) -> ModelData {
-    data(rows, 3, 2, |r| {
-        let side = f64::from(wave(r, 1)).signum();
-        usize::from(f64::from(wave(r, 0)) * side + 0.8 * (5.7 * r as f64).sin() > 0.0)
+fn turning(rows: usize, x: fn(usize, usize) -> f32) -> ModelData {
+    of_columns(rows, 3, 2, x, |r| {
+        let side = f64::from(x(r, 1)).signum();
+        usize::from(f64::from(x(r, 0)) * side + 0.8 * (5.7 * r as f64).sin() > 0.0)
     })
 }
 
@@ -310,7 +325,7 @@ fn the_balance_is_alpha_where_experts_are_equally_busy_and_counts_are_of_the_act
 
 #[test]
 fn em_never_raises_the_objective_and_takes_back_half_of_what_would() {
-    let data = turning(2000);
+    let data = turning(2000, waves);
     for (likelihood, more) in [("complete", Some(("relaxation", real(1.8)))), ("observed", None)] {
         let model = exact(&data, &[("experts", whole(4)), ("spread", real(1.0))]);
         let mut settings = vec![("likelihood", word(likelihood)), ("damping", real(0.0))];
@@ -332,7 +347,7 @@ fn em_never_raises_the_objective_and_takes_back_half_of_what_would() {
             } else if outcome == Step::Continue {
                 let mut half = before;
                 half.axpby(0.5, 0.5, &accepted);
-                assert!(close(at.host(), half.host(), 1e-12), "{likelihood}, step {step}: not half of the way");
+                assert!(close(at.host(), half.host(), 1e-9), "{likelihood}, step {step}: not half of the way");
             }
             if outcome != Step::Continue {
                 break;
@@ -343,8 +358,20 @@ fn em_never_raises_the_objective_and_takes_back_half_of_what_would() {
 }
 
 #[test]
+fn columns_that_depend_on_others_are_named_and_held_at_zero() {
+    let model = exact(&turning(400, wave), &[("experts", whole(2))]);
+    let found = fit(&model, "irls", &[("likelihood", word("complete"))], 20).unwrap();
+    let [finding] = &found.findings[..] else { panic!("{:?}", found.findings) };
+    assert_eq!((finding.kind.as_str(), &finding.columns[..]), ("rank-deficiency", &["x2".to_owned()][..]));
+    for (value, name) in found.parameters.host().iter().zip(model.coordinate_names()) {
+        assert!(!name.ends_with("x2") || *value == 0.0, "{name}: {value}");
+    }
+}
+
+#[test]
 fn one_expert_is_a_logistic_regression() {
-    let data = data(900, 5, 2, |r| usize::from(wave(r, 0) + wave(r, 2) + 1.3 * wave(2 * r, 9) > 0.0));
+    let rule = |r| usize::from(waves(r, 0) + waves(r, 2) + 1.3 * waves(2 * r, 9) > 0.0);
+    let data = of_columns(900, 5, 2, waves, rule);
     let logistic = model::registry().into_iter().find(|entry| entry.name == "logistic").unwrap();
     let settings = given(&[("accuracy", word("high"))]);
     let logistic = (logistic.build)(&data, &Settings::check("test", logistic.settings, &settings).unwrap()).unwrap();
@@ -367,7 +394,7 @@ fn one_expert_is_a_logistic_regression() {
 fn both_informations_lead_back_to_the_optimum_of_an_independent_program() {
     let reference: serde_json::Value = serde_json::from_str(include_str!("reference/mixture.json")).unwrap();
     let expected = reference["optimum"]["value"].as_f64().unwrap();
-    let model = exact(&turning(400), &[("experts", whole(2)), ("ridge", real(1e-3))]);
+    let model = exact(&turning(400, wave), &[("experts", whole(2)), ("ridge", real(1e-3))]);
     let best = Vector::from_values(model.layout(), numbers(&reference["optimum"]["parameters"])).unwrap();
     let (value, slope) = gradient(&model, &best, Rows::All);
     assert!((value - expected).abs() < 1e-13 && slope.norm_max() < 1e-11, "{value}, {}", slope.norm_max());
@@ -421,7 +448,7 @@ fn joint_steps_are_gradients_at_the_heads_and_in_the_limit_below() {
 
 #[test]
 fn optimizers_lower_their_objectives() {
-    let data = turning(3000);
+    let data = turning(3000, waves);
     let logistic = build(&data, &[("experts", whole(3)), ("ridge", real(1e-4))]);
     let relu = build(
         &data,
@@ -439,7 +466,7 @@ fn optimizers_lower_their_objectives() {
         ("l-bfgs", &[], 60, 0.05),
         ("newton-cg", &[], 25, 0.05),
         ("hessian-free", &[], 25, 0.05),
-        ("muon", &[batch.clone()], 300, 0.05),
+        ("muon", &[batch.clone()], 300, 0.02),
         ("irls", &[], 60, 0.05),
         ("admm", &[("variant", word("proximal")), ("batch_size", whole(500)), ("head_step", real(0.1))], 400, 0.05),
     ];
@@ -458,7 +485,7 @@ fn optimizers_lower_their_objectives() {
 
 #[test]
 fn bits_do_not_depend_on_the_number_of_threads() {
-    let data = turning(20_000);
+    let data = turning(20_000, waves);
     let model = build(&data, &[("experts", whole(3))]);
     let relu = build(&data, &[("experts", whole(2)), ("expert", word("relu")), ("hidden", whole(4))]);
     let run = |threads: usize| {
