@@ -374,7 +374,7 @@ fn one_expert_is_a_logistic_regression() {
     let data = of_columns(900, 5, 2, waves, rule);
     let logistic = model::registry().into_iter().find(|entry| entry.name == "logistic").unwrap();
     let settings = given(&[("accuracy", word("high"))]);
-    let logistic = (logistic.build)(&data, &Settings::check("test", logistic.settings, &settings).unwrap()).unwrap();
+    let logistic = logistic.build(&data, &Settings::check("test", logistic.settings, &settings).unwrap()).unwrap();
     let best = fit(&*logistic as &dyn Problem, "irls", &[], 50).unwrap().parameters.to_host();
     let expected = logistic.objective(&Vector::from_values(logistic.layout(), best.clone()).unwrap()).unwrap().0;
     let mixture = build(&data, &[("experts", whole(1)), ("accuracy", word("high"))]);

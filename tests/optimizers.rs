@@ -65,7 +65,7 @@ fn rng_noise(class: usize, x: &[f32]) -> f32 {
 
 fn build(data: &ModelData, name: &str, settings: Given<'_>) -> Box<dyn Model> {
     let entry = model::registry().into_iter().find(|m| m.name == name).unwrap();
-    (entry.build)(data, &Settings::check("test", entry.settings, &given(settings)).unwrap()).unwrap()
+    entry.build(data, &Settings::check("test", entry.settings, &given(settings)).unwrap()).unwrap()
 }
 
 fn entry(name: &str) -> OptimizerEntry {
@@ -369,7 +369,7 @@ fn training_rows_of_one_class_are_refused_in_words() {
     for name in ["logistic", "softmax"] {
         let entry = model::registry().into_iter().find(|m| m.name == name).unwrap();
         let settings = Settings::check("test", entry.settings, &BTreeMap::new()).unwrap();
-        let error = (entry.build)(&data(&rows, 2), &settings).err().expect("refused").to_string();
+        let error = entry.build(&data(&rows, 2), &settings).err().expect("refused").to_string();
         assert!(error.contains("all training rows are of one class, c1"), "{error}");
     }
 }

@@ -7,19 +7,26 @@ use crate::workbench::Workbench;
 use serde_json::{Value, json};
 
 /// The experiments in this program, by name.
-pub const EXPERIMENTS: [(&str, &str); 12] = [
+pub const EXPERIMENTS: &[(&str, &str)] = &[
     ("quickstart", include_str!("../../experiments/quickstart.toml")),
     ("higgs-logistic", include_str!("../../experiments/higgs-logistic.toml")),
     ("higgs-sample", include_str!("../../experiments/higgs-sample.toml")),
     ("higgs-network", include_str!("../../experiments/higgs-network.toml")),
+    ("admm-figure-2", include_str!("../../experiments/admm-figure-2.toml")),
     ("mnist-softmax", include_str!("../../experiments/mnist-softmax.toml")),
     ("mnist-mlp", include_str!("../../experiments/mnist-mlp.toml")),
     ("mnist-autoencoder", include_str!("../../experiments/mnist-autoencoder.toml")),
     ("irls-vs-admm", include_str!("../../experiments/irls-vs-admm.toml")),
     ("squares", include_str!("../../experiments/squares.toml")),
     ("products", include_str!("../../experiments/products.toml")),
+    ("admm-starts-where-sgd-stops", include_str!("../../experiments/admm-starts-where-sgd-stops.toml")),
+    ("admm-is-linear", include_str!("../../experiments/admm-is-linear.toml")),
+    ("large-batch", include_str!("../../experiments/large-batch.toml")),
     ("cheap-gradient", include_str!("../../experiments/cheap-gradient.toml")),
     ("press", include_str!("../../experiments/press.toml")),
+    ("one-point-six-trillion", include_str!("../../experiments/one-point-six-trillion.toml")),
+    ("tiny-shakespeare", include_str!("../../experiments/tiny-shakespeare.toml")),
+    ("switch-vs-dense", include_str!("../../experiments/switch-vs-dense.toml")),
 ];
 
 const EXAMPLES: &str = "\
@@ -110,11 +117,11 @@ fn question(text: &str) -> String {
 
 /// Whether a dataset can be used at once, must be fetched first, or must be brought by the user.
 pub fn state(entry: &DatasetEntry) -> &'static str {
-    match entry.kind {
-        Kind::Generator => "generated here",
-        _ if locate(entry).is_ok() => "present",
-        _ if entry.downloadable() => "to fetch",
-        _ => "not found",
+    match &entry.generator {
+        Some(_) => "generated here",
+        None if locate(entry).is_ok() => "present",
+        None if entry.downloadable() => "to fetch",
+        None => "not found",
     }
 }
 
@@ -123,7 +130,8 @@ pub fn datasets(entries: &[DatasetEntry]) -> String {
     let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
     let rows = entries.iter().map(|entry| {
         let features = number(entry.features.map(u64::from));
-        [entry.name.clone(), entry.title.clone(), number(entry.rows), features, state(entry).to_owned()]
+        let rows = if entry.kind == Kind::Corpus { "a text".to_owned() } else { number(entry.rows) };
+        [entry.name.clone(), entry.title.clone(), rows, features, state(entry).to_owned()]
     });
     output::table(["dataset", "what it is", "rows", "features", "state"], rows)
 }

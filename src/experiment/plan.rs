@@ -4,12 +4,13 @@
 //! clock. Cells stand in an interleaved order: all of them with the first seed come before any with the second.
 
 use super::budget::Budget;
-use super::problem::{layout, model_data};
+use super::problem::{Divided, layout, part_sizes};
 use super::record::{CellConfig, ComponentRecord, DatasetRecord, Values, content_hash};
+use super::shape::Shape;
 use super::spec::{ComponentSpec, DatasetSpec, Folds, MOST_CELLS, Reported, Spec};
 use crate::claim::{self, Subject};
 use crate::data::SplitSpec;
-use crate::data::open::{Opened, Source};
+use crate::data::open::{Data, Opened, Source};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelEntry};
 use crate::optim::OptimizerEntry;
@@ -49,6 +50,8 @@ pub struct Plan {
     pub skipped: Vec<Skipped>,
     /// Optional datasets that are not here.
     pub absent: Vec<Absent>,
+    /// Shapes that are counted and not trained.
+    pub shapes: Vec<Shape>,
     /// The problems, with whether each is convex.
     pub problems: BTreeMap<String, bool>,
 }
@@ -83,7 +86,8 @@ impl Plan {
         for point in &optimizers {
             (point.entry.build)(&point.settings)?;
         }
-        let mut planner = Planner { spec, plan: Self::default(), seen: BTreeMap::new(), cells: Vec::new() };
+        let plan = Self { shapes: spec.shapes.clone(), ..Self::default() };
+        let mut planner = Planner { spec, plan, seen: BTreeMap::new(), cells: Vec::new() };
         for dataset in &spec.datasets {
             let opened = match dataset.choice.open(&workbench.datasets, progress) {
                 Ok(opened) => opened,
@@ -96,7 +100,7 @@ impl Plan {
             };
             planner.add_dataset(workbench, dataset, &opened, &models, &optimizers)?;
         }
-        if planner.plan.absent.len() == spec.datasets.len() {
+        if !spec.datasets.is_empty() && planner.plan.absent.len() == spec.datasets.len() {
             let finding = "none of its datasets is here, and all are optional";
             return Err(Error::config(&spec.datasets[0].place, finding, "fetch one: `parsimony list datasets`"));
         }
@@ -108,17 +112,34 @@ impl Plan {
     }
 }
 
+/// What tells an experiment from another that would come to other numbers: all that its file says, comments apart, and how
+/// numbers are made.
+#[must_use]
+pub fn identity(experiment: &str) -> String {
+    let table: toml::Table = experiment.parse().unwrap_or_default();
+    content_hash(&json!({ "numerics": NUMERICS_VERSION, "experiment": table }))
+}
+
 impl Plan {
     /// Finds mistakes in the claim's expectations that only the plan can show.
     fn check_expectations(&self, spec: &Spec) -> Result<()> {
         if spec.claim.expectations.is_empty() {
             return Ok(());
         }
-        let subject = |cell: &CellConfig| Subject::of_config(&serde_json::to_value(cell).unwrap_or_default());
-        let run = self.cells.iter().map(|cell| (subject(cell), false));
-        let skipped = self.skipped.iter().map(|skipped| (subject(&skipped.cell), true));
-        claim::check(&spec.claim.expectations, &run.chain(skipped).collect::<Vec<_>>())
+        let run = self.cells.iter().map(|cell| (subject_of(cell), false));
+        let skipped = self.skipped.iter().map(|skipped| (subject_of(&skipped.cell), true));
+        let cells: Vec<_> = run.chain(skipped).collect();
+        let shapes: Vec<Subject> = self.shapes.iter().map(subject_of).collect();
+        let beside = Subject::beside(&shapes, cells.iter().map(|(cell, _)| cell));
+        let all: Vec<_> = beside.into_iter().map(|shape| (shape, false)).chain(cells).collect();
+        let recorded = claim::Recorded { target: spec.target.is_some(), inspection: spec.inspect };
+        claim::check(&spec.claim.expectations, &all, recorded)
     }
+}
+
+/// A cell or a shape as an expectation tells it from others.
+fn subject_of(part: &impl Serialize) -> Subject {
+    Subject::of_config(&serde_json::to_value(part).unwrap_or_default())
 }
 
 /// An error about a dataset with the place in the experiment file that asks for it. A file that cannot be used stays
@@ -175,16 +196,17 @@ impl Planner<'_> {
         let mut fits: Option<Vec<Fit>> = None;
         for fold in folds {
             let split = split(fold)?;
-            let splits = split.apply(&opened.table).map_err(placed)?;
-            let rows = [splits.train.len(), splits.validation.len(), splits.test.len()];
+            let rows = part_sizes(&opened.data, &split).map_err(placed)?;
             if rows[1] == 0 {
                 self.check_validation(dataset)?;
             }
             let fits = match &mut fits {
                 Some(fits) => fits,
                 empty => {
-                    let data = model_data(&opened.table, &splits.withholding(self.spec.withhold_test));
-                    let fit = |point: &Point<'_, ModelEntry>| Fit::of((point.entry.build)(&data, &point.settings));
+                    let evaluation_tokens = dataset.choice.corpus.evaluation_tokens;
+                    let divided = Divided::new(&opened.data, &split, self.spec.withhold_test, evaluation_tokens);
+                    let divided = divided.map_err(placed)?;
+                    let fit = |point: &Point<'_, ModelEntry>| Fit::of(divided.build(point.entry, &point.settings));
                     empty.insert(models.iter().map(fit).collect::<Result<_>>()?)
                 }
             };
@@ -256,6 +278,9 @@ impl Planner<'_> {
             if spec.inspect {
                 identity["inspect"] = true.into();
             }
+            if let Some(tokens) = dataset.source.corpus.evaluation_tokens {
+                identity["evaluation_tokens"] = tokens.into();
+            }
             if spec.withhold_test {
                 identity["test"] = "withheld".into();
             }
@@ -304,22 +329,23 @@ impl Planner<'_> {
 }
 
 fn dataset_record(dataset: &DatasetSpec, opened: &Opened, split: SplitSpec, rows: [usize; 3]) -> DatasetRecord {
-    let table = &opened.table;
+    let data = &opened.data;
     let name = dataset.choice.name();
     let mut label = dataset.label.clone().unwrap_or_else(|| name.clone());
-    if table.simulated {
+    if data.simulated() {
         label.push_str(" (simulated)");
     }
     DatasetRecord {
         name,
         label,
-        simulated: table.simulated,
-        fingerprint: table.fingerprint.clone(),
-        layout: layout(table),
-        order: table.order,
+        simulated: data.simulated(),
+        fingerprint: data.fingerprint().to_owned(),
+        layout: layout(data),
+        order: data.order(),
         source: dataset.choice.clone(),
         split,
         rows,
+        text: matches!(data, Data::Corpus(_)),
     }
 }
 

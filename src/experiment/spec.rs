@@ -4,9 +4,10 @@
 
 use super::budget::{Budget, Schedule};
 use super::document::{Field, Section, Source};
+use super::shape::Shape;
 use super::tune::{self, Tune};
 use crate::claim::{Claim, Comparison, Expectation, place_mistake};
-use crate::data::open::{Choice, Source as DataSource, SplitChoice};
+use crate::data::open::{Choice, CorpusOptions, Source as DataSource, SplitChoice};
 use crate::data::registry::find_in;
 use crate::data::{ReadOptions, SplitSpec};
 use crate::error::{DataError, Error, Result};
@@ -48,6 +49,8 @@ pub struct Spec {
     pub models: Vec<ComponentSpec>,
     /// The optimizers, with grids of settings.
     pub optimizers: Vec<ComponentSpec>,
+    /// Shapes that are counted and not trained.
+    pub shapes: Vec<Shape>,
     /// How its optimizers are tuned, where it says so.
     pub tune: Option<Tune>,
     /// Whether cells are given no test rows: those of a search, which must not see any.
@@ -79,10 +82,14 @@ pub struct Target {
 
 impl Target {
     /// Metrics that a target may name: those of the test rows are not among them, since nothing is chosen on them.
-    pub const METRICS: [&'static str; 8] = [
+    pub const METRICS: [&'static str; 12] = [
         "validation_accuracy",
         "validation_loss",
         "validation_squared_error",
+        "validation_bits_per_character",
+        "validation_grammar_loss",
+        "validation_fact_loss",
+        "validation_sum_loss",
         "train_accuracy",
         "train_loss",
         "train_squared_error",
@@ -191,6 +198,12 @@ impl Spec {
         let source = Source { name: &name, text };
         let document = source.parse()?;
         let root = Section::new(&source, "", document.get_ref(), 0..0);
+        let shapes: Vec<Shape> =
+            root.tables_if_any("shape", "[[shape]]")?.iter().map(Shape::read).collect::<Result<_>>()?;
+        // What is only counted needs nothing to be trained on.
+        let parts = |key, header| {
+            if shapes.is_empty() { root.tables(key, header) } else { root.tables_if_any(key, header) }
+        };
         let text_of = |key| root.get(key).map(|f| f.text("a text").map(str::to_owned)).transpose();
         let spec = Self {
             name: experiment_name(&root, path)?,
@@ -216,21 +229,21 @@ impl Spec {
                 Some(field) => field.whole(1..1025, "a whole number from 1 to 1024 (default: all)")? as usize,
                 None => available_threads(),
             },
-            datasets: root
-                .tables("dataset", "[[dataset]]")?
+            datasets: parts("dataset", "[[dataset]]")?
                 .iter()
                 .map(|section| dataset(section, path, workbench))
                 .collect::<Result<_>>()?,
             models: {
                 let names: Vec<_> = workbench.models.iter().map(|entry| entry.name).collect();
-                let tables = root.tables("model", "[[model]]")?;
+                let tables = parts("model", "[[model]]")?;
                 tables.iter().map(|section| component(section, "model", &names, false)).collect::<Result<_>>()?
             },
             optimizers: {
                 let names: Vec<_> = workbench.optimizers.iter().map(|entry| entry.name).collect();
-                let tables = root.tables("optimizer", "[[optimizer]]")?;
+                let tables = parts("optimizer", "[[optimizer]]")?;
                 tables.iter().map(|section| component(section, "optimizer", &names, true)).collect::<Result<_>>()?
             },
+            shapes: shapes.clone(),
             tune: tune::read_section(&root)?,
             withhold_test: false,
             text: text.to_owned(),
@@ -393,6 +406,14 @@ fn dataset(section: &Section<'_>, experiment: &Path, workbench: &Workbench) -> R
     let label = section.get("label").map(|field| field.text(LABEL).map(str::to_owned)).transpose()?;
     let rows = section.get("rows").map(|f| f.whole(1..1 << 32, "a whole number of at least 1")).transpose()?;
     let seed = section.get("seed").map(|f| f.whole(0..1 << 62, "a whole number of at least 0")).transpose()?;
+    let count = |key| section.get(key).map(|f| f.whole(1..1 << 48, "a whole number of at least 1")).transpose();
+    let corpus = CorpusOptions {
+        tokens: section.get("tokens").map(|f| f.read_into("\"characters\" or \"bytes\"", |_| ())).transpose()?,
+        length: count("length")?.map(|length| length as usize),
+        evaluation_tokens: count("evaluation_tokens")?.map(|tokens| tokens as usize),
+        facts: count("facts")?.map(|facts| facts as usize),
+        digits: count("digits")?.map(|digits| digits as usize),
+    };
     let optional = switch(section, "optional")?;
     let split = match section.get("split") {
         None => SplitChoice::Standard,
@@ -426,7 +447,7 @@ fn dataset(section: &Section<'_>, experiment: &Path, workbench: &Workbench) -> R
             return Err(Error::config(place, "neither or both of `name` and `path`", remedy));
         }
     };
-    let choice = Choice { source, rows: rows.map(|rows| rows as usize), seed };
+    let choice = Choice { source, rows: rows.map(|rows| rows as usize), seed, corpus };
     Ok(DatasetSpec { place, label, choice, split, optional })
 }
 
@@ -450,7 +471,7 @@ fn read_options(section: &Section<'_>) -> Result<ReadOptions> {
     let standard = ReadOptions::default();
     let columns = "a list of column names or numbers counted from 1";
     Ok(ReadOptions {
-        format: take(section, "format", "csv, tsv, libsvm, parquet, idx or store")?,
+        format: take(section, "format", "csv, tsv, libsvm, parquet, idx, text or store")?,
         target: match section.get("target") {
             None => None,
             Some(field) => match field.scalar()? {

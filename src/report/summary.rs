@@ -236,7 +236,10 @@ fn columns(runs: &Runs, rows: &[Row<'_>], all: bool) -> Vec<Column> {
     add("test AUC", true, &|row| number(row.median(|cell| cell.result.test_auc), 4));
     add("test squared error", true, &|row| number(row.median(|cell| cell.result.test_squared_error), 4));
     add("train squared error", true, &|row| number(row.median(|cell| cell.result.train_squared_error), 4));
+    add("test bits per character", true, &|row| number(row.median(|cell| cell.result.test_bits_per_character), 4));
     add("test loss", true, &|row| number(row.median(|cell| cell.result.test_loss), 4));
+    add("on facts", true, &|row| number(row.median(|cell| cell.result.test_fact_loss), 4));
+    add("on sums", true, &|row| number(row.median(|cell| cell.result.test_sum_loss), 4));
     let gap = |cell: &Cell| {
         let optimum = runs.references.get(&cell.config.problem)?.objective;
         Some((cell.result.objective? - optimum).max(0.0))
@@ -273,11 +276,8 @@ fn with_spread(row: &Row<'_>, value: impl Fn(&Cell) -> Option<f64>) -> Option<St
 
 /// The median time to the target, in which a miss is infinite; nothing where no target was set.
 fn time_to_target(row: &Row<'_>) -> Option<String> {
-    let counted = row.cells.iter().filter(|cell| {
-        let ended = !matches!(cell.result.status, Status::Failed | Status::Skipped | Status::Interrupted);
-        ended && cell.config.target.is_some()
-    });
-    median(counted.map(|cell| cell.result.time_to_target_seconds.unwrap_or(f64::INFINITY))).map(units::seconds)
+    let counted = row.cells.iter().filter(|cell| cell.config.target.is_some());
+    median(counted.filter_map(|cell| cell.time_to_target())).map(units::seconds)
 }
 
 /// `finished`, or `2 finished, 1 diverged`.

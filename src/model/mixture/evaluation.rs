@@ -2,7 +2,7 @@
 
 use super::{MIXTURE, Mixture};
 use crate::device::cpu::design::Selection;
-use crate::device::cpu::mixture::{self, Routing};
+use crate::device::cpu::mixture::{self, Request, Routing};
 use crate::error::Result;
 use crate::measure::metrics::area_under_curve;
 use crate::model::{Evaluation, Model, ParameterCounts, RowOutcomes, Split, Weights};
@@ -51,7 +51,7 @@ impl Model for Mixture {
             None
         };
         let accuracy = Some(correct as f64 / rows as f64);
-        Ok(Evaluation { loss: Some(loss / rows as f64), accuracy, auc, squared_error: None })
+        Ok(Evaluation { loss: Some(loss / rows as f64), accuracy, auc, ..Evaluation::default() })
     }
 
     fn row_outcomes(&self, parameters: &Vector, split: Split) -> Result<Option<RowOutcomes>> {
@@ -114,5 +114,16 @@ impl Model for Mixture {
 
     fn is_convex(&self) -> bool {
         false
+    }
+
+    fn notes(&self, parameters: &Vector) -> Result<Vec<(&'static str, f64)>> {
+        let all = Selection::Range(0, self.train.rows());
+        let (theta, request) = (self.packed(parameters), Request::default());
+        let loads = mixture::pass(&self.train, self.shape(), &theta, all, request, self.high).loads;
+        let shares = loads.iter().map(|load| load / self.train.rows() as f64);
+        Ok(vec![
+            ("largest_load", shares.clone().fold(0.0, f64::max)),
+            ("smallest_load", shares.fold(f64::INFINITY, f64::min)),
+        ])
     }
 }

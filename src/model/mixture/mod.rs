@@ -17,7 +17,7 @@ mod splitting;
 
 use super::glm::{fit_transform, part_range};
 use super::network::initialization::fit_of_noise;
-use super::{ModelData, ModelEntry, Split};
+use super::{Build, ModelData, ModelEntry, Split};
 use crate::data::{Examples, Task};
 use crate::device::cpu::design::{Design, Expansion, Selection, Transform};
 use crate::device::cpu::glm::{self, GramWeights, Likelihood};
@@ -85,7 +85,7 @@ pub const MIXTURE: ModelEntry = ModelEntry {
         Setting::choice("accuracy", "fast", &["fast", "high"], "sums of f32 products, or f64 throughout"),
     ],
     random_start: true,
-    build: |data, settings| Ok(Box::new(Mixture::build(data, settings)?)),
+    build: Build::Table(|data, settings| Ok(Box::new(Mixture::build(data, settings)?))),
     predictor: |weights| Ok(Box::new(MixturePredictor::from_weights(weights)?)),
 };
 
