@@ -120,7 +120,9 @@ impl Model for Mixture {
         let all = Selection::Range(0, self.train.rows());
         let (theta, request) = (self.packed(parameters), Request::default());
         let loads = mixture::pass(&self.train, self.shape(), &theta, all, request, self.high).loads;
-        let shares = loads.iter().map(|load| load / self.train.rows() as f64);
+        // In units of an even share.
+        let even = self.train.rows() as f64 / self.shape().experts as f64;
+        let shares = loads.iter().map(|load| load / even);
         Ok(vec![
             ("largest_load", shares.clone().fold(0.0, f64::max)),
             ("smallest_load", shares.fold(f64::INFINITY, f64::min)),
