@@ -24,6 +24,8 @@ pub const EXPERIMENTS: &[(&str, &str)] = &[
     ("large-batch", include_str!("../../experiments/large-batch.toml")),
     ("cheap-gradient", include_str!("../../experiments/cheap-gradient.toml")),
     ("press", include_str!("../../experiments/press.toml")),
+    ("mixture-of-logistics", include_str!("../../experiments/mixture-of-logistics.toml")),
+    ("switch-higgs", include_str!("../../experiments/switch-higgs.toml")),
     ("one-point-six-trillion", include_str!("../../experiments/one-point-six-trillion.toml")),
     ("tiny-shakespeare", include_str!("../../experiments/tiny-shakespeare.toml")),
     ("switch-vs-dense", include_str!("../../experiments/switch-vs-dense.toml")),

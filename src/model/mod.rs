@@ -3,6 +3,7 @@
 
 pub mod glm;
 mod inspection;
+pub mod mixture;
 pub mod network;
 mod rows;
 mod text;
@@ -267,5 +268,13 @@ impl std::fmt::Debug for ModelEntry {
 /// The models of this crate, in the order in which they are listed.
 #[must_use]
 pub fn registry() -> Vec<ModelEntry> {
-    vec![glm::LOGISTIC, glm::SOFTMAX, glm::LEAST_SQUARES, network::MLP, network::AUTOENCODER, transformer::TRANSFORMER]
+    vec![
+        glm::LOGISTIC,
+        glm::SOFTMAX,
+        glm::LEAST_SQUARES,
+        network::MLP,
+        network::AUTOENCODER,
+        mixture::MIXTURE,
+        transformer::TRANSFORMER,
+    ]
 }

@@ -2,10 +2,10 @@
 
 use crate::error::Result;
 use crate::oracle::{
-    Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, FactoredLayer, FisherTargets, Gradient, Head,
-    HeadEquations, HeadSystem, Information, JointStep, KroneckerFactors, KroneckerPair, Layer, LayerSplitting, Layout,
-    LocalStep, LocalSums, LocalVariables, NormalEquations, NormalSystem, Offer, Problem, RowResiduals, Rows,
-    Separation, Smoothness, SquaredGradients, Value, Vector,
+    Answer, BlockSystem, Capability, CompleteEquations, Consensus, Cost, Curvature, CurvatureMatrix, FactoredLayer,
+    FisherTargets, Gradient, Head, HeadEquations, HeadSystem, Information, JointStep, KroneckerFactors, KroneckerPair,
+    Layer, LayerSplitting, Layout, LocalStep, LocalSums, LocalVariables, NormalEquations, NormalSystem, Offer, Problem,
+    RowResiduals, Rows, Separation, Smoothness, SquaredGradients, Value, Vector,
 };
 use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;
@@ -71,6 +71,9 @@ impl Problem for Faulty<'_> {
     }
     fn normal_equations(&self) -> Offer<&dyn NormalEquations> {
         self.inner.normal_equations().map(|_| self as &dyn NormalEquations)
+    }
+    fn complete_equations(&self) -> Offer<&dyn CompleteEquations> {
+        self.inner.complete_equations().map(|_| self as &dyn CompleteEquations)
     }
     fn head_equations(&self) -> Offer<&dyn HeadEquations> {
         self.inner.head_equations().map(|_| self as &dyn HeadEquations)
@@ -160,6 +163,9 @@ impl NormalEquations for Faulty<'_> {
         }
         Ok(answer)
     }
+    fn is_hessian(&self) -> bool {
+        self.inner.normal_equations().map_or(true, |equations| equations.is_hessian())
+    }
     fn dense_limit(&self) -> usize {
         self.inner.normal_equations().map_or(0, |equations| equations.dense_limit())
     }
@@ -174,6 +180,18 @@ impl NormalEquations for Faulty<'_> {
     }
     fn largest_predictor(&self, at: &Vector) -> Result<Answer<f64>> {
         offered(self.inner.normal_equations())?.largest_predictor(at)
+    }
+}
+
+impl CompleteEquations for Faulty<'_> {
+    fn complete_system(&self, at: &Vector, rows: Rows<'_>) -> Result<Answer<BlockSystem>> {
+        let mut answer = offered(self.inner.complete_equations())?.complete_system(at, rows)?;
+        if self.spoils() {
+            answer.value.value = f64::NAN;
+            answer.value.gradient.fill(f64::NAN);
+            answer.value.blocks.iter_mut().for_each(|block| block.matrix.fill(f64::NAN));
+        }
+        Ok(answer)
     }
 }
 
@@ -268,6 +286,15 @@ impl LocalVariables for FaultyVariables {
 impl LayerSplitting for Faulty<'_> {
     fn layers(&self) -> Vec<Layer> {
         self.inner.layer_splitting().map_or_else(|_| Vec::new(), |splitting| splitting.layers())
+    }
+    fn on_inputs(&self) -> usize {
+        self.inner.layer_splitting().map_or(1, |splitting| splitting.on_inputs())
+    }
+    fn heads(&self) -> usize {
+        self.inner.layer_splitting().map_or(1, |splitting| splitting.heads())
+    }
+    fn keeps_variables(&self) -> Offer<()> {
+        self.inner.layer_splitting()?.keeps_variables()
     }
     fn ridge(&self) -> f64 {
         self.inner.layer_splitting().map_or(0.0, |splitting| splitting.ridge())

@@ -7,7 +7,7 @@
 
 mod curvature;
 mod head;
-mod initialization;
+pub(super) mod initialization;
 mod kronecker;
 mod layer;
 mod local;
@@ -417,9 +417,13 @@ impl Network {
         let mut values = Vec::with_capacity(self.stack.layout.len());
         for (l, layer) in self.stack.layers.iter().enumerate() {
             values.extend(match self.initialization {
-                Initialization::LeastSquares if l == 0 => {
-                    initialization::fit_of_noise(layer, self.input_gram()?, self.train.rows.len(), rng)?
-                }
+                Initialization::LeastSquares if l == 0 => initialization::fit_of_noise(
+                    layer.inputs,
+                    layer.outputs,
+                    self.input_gram()?,
+                    self.train.rows.len(),
+                    rng,
+                )?,
                 other => other.draw(layer, rng),
             });
         }
