@@ -5,6 +5,8 @@ pub mod glm;
 mod inspection;
 pub mod network;
 mod rows;
+mod sheet;
+pub mod switch_layer;
 
 use crate::data::{Examples, Task};
 use crate::device::Panels;
@@ -194,5 +196,5 @@ impl std::fmt::Debug for ModelEntry {
 /// The models of this crate, in the order in which they are listed.
 #[must_use]
 pub fn registry() -> Vec<ModelEntry> {
-    vec![glm::LOGISTIC, glm::SOFTMAX, glm::LEAST_SQUARES, network::MLP, network::AUTOENCODER]
+    vec![glm::LOGISTIC, glm::SOFTMAX, glm::LEAST_SQUARES, network::MLP, network::AUTOENCODER, switch_layer::SWITCH_LAYER]
 }

@@ -4,6 +4,7 @@
 //! optimizer names the [`Capability`]s it needs, a problem offers those it has, and says in words why it lacks
 //! another. Every answer carries its [`Cost`]; the [`Oracle`](super::Oracle) adds it up.
 
+use super::experts::ExpertEquations;
 use super::layers::LayerSplitting;
 use super::sampling::Batch;
 use super::vector::{Block, Layout, Vector};
@@ -39,11 +40,13 @@ pub enum Capability {
     Consensus,
     /// A network split layer by layer into constraints between activations and outputs.
     Layers,
+    /// Least squares and a multinomial logit for the blocks of a layer of experts.
+    Experts,
 }
 
 impl Capability {
     /// All capabilities.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Value,
         Self::Gradient,
         Self::CurvatureProduct,
@@ -54,6 +57,7 @@ impl Capability {
         Self::KroneckerFactors,
         Self::Consensus,
         Self::Layers,
+        Self::Experts,
     ];
 }
 
@@ -70,6 +74,7 @@ impl fmt::Display for Capability {
             Self::KroneckerFactors => "Kronecker factors of layers",
             Self::Consensus => "consensus splitting",
             Self::Layers => "layer-wise splitting",
+            Self::Experts => "equations of a layer of experts",
         })
     }
 }
@@ -197,6 +202,11 @@ pub trait Problem: Send + Sync {
         Err("it has no layers".into())
     }
 
+    /// Equations of the blocks of a layer of experts.
+    fn expert_equations(&self) -> Offer<&dyn ExpertEquations> {
+        Err("it is no layer of experts".into())
+    }
+
     /// `Ok` if the problem has a capability, else the reason why it has not.
     ///
     /// # Errors
@@ -213,6 +223,7 @@ pub trait Problem: Send + Sync {
             Capability::KroneckerFactors => self.kronecker_factors().map(drop),
             Capability::Consensus => self.consensus().map(drop),
             Capability::Layers => self.layer_splitting().map(drop),
+            Capability::Experts => self.expert_equations().map(drop),
         }
     }
 }

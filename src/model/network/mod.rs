@@ -16,6 +16,7 @@ mod splitting;
 mod stack;
 
 use super::rows::{logistic_loss, softmax_loss};
+use super::sheet::within;
 use super::{Evaluation, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights};
 use crate::data::{Examples, Standardization, Task};
 use crate::device::cpu::Cpu;
@@ -162,14 +163,6 @@ pub struct Network {
     shift: Vec<f64>,
     factor: Vec<f64>,
     metadata: Vec<(&'static str, String)>,
-}
-
-/// Part of a selection.
-fn within<'a>(selection: Selection<'a>, block: &Range<usize>) -> Selection<'a> {
-    match selection {
-        Selection::Range(start, _) => Selection::Range(start + block.start, start + block.end),
-        Selection::List(rows) => Selection::List(&rows[block.clone()]),
-    }
 }
 
 impl Network {
