@@ -8,6 +8,7 @@
 use super::array::{Array, View, ViewMut};
 use super::cpu::design::Selection;
 use super::panels::Panels;
+use super::tokens::Tokens;
 use crate::error::Result;
 use std::fmt::Debug;
 use std::ops::{Deref, Range};
@@ -155,6 +156,10 @@ pub trait Backend: Debug + Send + Sync {
     fn copy(&self, to: ViewMut<'_>, from: View<'_>);
     /// Waits until all that was asked is done.
     fn synchronize(&self) {}
+    /// What it does for Transformers; `None` where it has not learned that.
+    fn tokens(&self) -> Option<&dyn Tokens> {
+        None
+    }
 
     /// Sets every element.
     fn fill(&self, a: &mut Array, value: f32);

@@ -9,9 +9,11 @@ mod backend;
 pub mod cpu;
 mod matrix;
 pub mod panels;
+mod tokens;
 
 pub use array::Array;
 pub use backend::{Activation, AdamStep, Backend, BlockBody, Device, Job, Loss, Table};
 pub use cpu::design::Selection;
 pub use matrix::Matrix;
 pub use panels::{PANEL_ROWS, Panels};
+pub use tokens::{Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, Segment, Tokens};

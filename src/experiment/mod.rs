@@ -15,6 +15,8 @@ mod record;
 mod reference;
 mod runner;
 mod spec;
+#[cfg(test)]
+mod text_tests;
 mod trace;
 pub mod tune;
 

@@ -13,7 +13,7 @@ mod predictor;
 mod start;
 
 use super::rows::RowOutcomes;
-use super::{Evaluation, Model, ModelData, ModelEntry, ParameterCounts, Split, Weights};
+use super::{Build, Evaluation, Model, ModelData, ModelEntry, ParameterCounts, Split, Weights};
 use crate::data::{Examples, Standardization, Task};
 use crate::device::cpu::Cpu;
 use crate::device::cpu::linalg::{ScaledCholesky, symmetrize};
@@ -48,7 +48,7 @@ pub const SWITCH_LAYER: ModelEntry = ModelEntry {
         Setting::whole("start_rows", "8000", 1, 1 << 40, "training rows that the start is fitted to"),
     ],
     random_start: true,
-    build: |data, settings| Ok(Box::new(SwitchLayer::new(data, settings)?)),
+    build: Build::Table(|data, settings| Ok(Box::new(SwitchLayer::new(data, settings)?) as Box<dyn Model>)),
     predictor: |weights| Ok(Box::new(predictor::LayerPredictor::from_weights(weights)?)),
 };
 
