@@ -82,6 +82,10 @@ pub struct Evaluation {
     /// Mean over rows of the squared error summed over outputs, not halved: of reconstructions (an autoencoder) or of a
     /// real target.
     pub squared_error: Option<f64>,
+    /// 1 less the share of the targets' variance, summed over outputs, that the residuals have.
+    pub explained_variance: Option<f64>,
+    /// 1 less the squared residuals as a share of those of the training rows' best linear map.
+    pub explained_beyond_linear: Option<f64>,
     /// Bits per character of a text: the bits of all predicted tokens divided by the characters that these are.
     pub bits_per_character: Option<f64>,
     /// Mean loss of those tokens that are no answer; of the generated language alone, as the next two.
@@ -149,6 +153,15 @@ pub trait Model: Problem {
     /// Whether the objective has one optimum that a reference solve can find to high precision.
     fn is_convex(&self) -> bool;
 
+    /// Numbers about the model itself that belong into a trace, by name, such as the load of experts: columns `model.*`.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn notes(&self, parameters: &Vector) -> Result<Vec<(&'static str, f64)>> {
+        let _ = parameters;
+        Ok(Vec::new())
+    }
+
     /// What statistics knows about fitted weights: standard errors, deviances, leverages (docs/methods.md). Intervals are
     /// of confidence `level`; `raw` states coefficients for the columns as they stand in the data. `None` where the model
     /// is no generalized linear model.
@@ -191,6 +204,14 @@ fn check_columns(columns: &[String], features: &Panels) -> Result<()> {
         format!("the rows have {} feature columns", features.columns()),
         format!("the model was fitted on {}: {}", columns.len(), columns.join(", ")),
     ))
+}
+
+/// Names of what is predicted of so many real targets.
+fn target_names(count: usize) -> Vec<String> {
+    match count {
+        1 => output_names(&[]),
+        several => (1..=several).map(|i| format!("predicted_{i}")).collect(),
+    }
 }
 
 /// Names of what is predicted of classes or, without any, of a real target.

@@ -1,7 +1,7 @@
 //! Sums for a step of every block while the others are held: Gram matrices, right-hand sides and the local steps of tokens.
 //!
 //! The outputs `z = U x + delta` of a token that minimize `|y - p V [max(z, 0); 1]|^2 + penalty |delta|^2` with the mask
-//! `m = 1[U x > 0]` held solve `(penalty I + p^2 m V'V m) delta = g`, `g = p (V' r) o m`: a few steps of conjugate gradients,
+//! `D = diag 1[U x > 0]` held solve `(penalty I + p^2 D V'V D) delta = g`, `g = p D V' r`: a few steps of conjugate gradients,
 //! each a product with `V'V` for all tokens of a tile at once. Outside the mask `delta` is zero.
 
 use super::SwitchLayer;
@@ -106,8 +106,7 @@ impl Layer {
         Room { tile, work }: &mut Room,
     ) {
         let h = self.shape.hidden;
-        let Work { g, wide: [delta, direction, image], dots, d, .. } = work;
-        let _ = d;
+        let Work { g, wide: [delta, direction, image], dots, .. } = work;
         let gates = device.download(tile.p.view(columns));
         let row = |values: &[f32], sheet: &mut Sheet| device.upload(sheet.view_mut(columns), values);
         let dot = |a: &Sheet, b: &Sheet, dots: &mut Sheet| {
@@ -120,7 +119,6 @@ impl Layer {
         let gate_squares: Vec<f32> = gates.iter().map(|p| p * p).collect();
         // `g` is the residual of the system, zero outside the mask, and so is every direction.
         device.copy(direction.part_mut(h, columns), g.view(columns));
-        device.blend(0.0, delta.part_mut(h, columns), 0.0, g.view(columns));
         let mut norms = dot(g, g, dots);
         let mut scaled = Sheet::new(&self.device, h, columns);
         for step in 0..steps {
@@ -133,7 +131,11 @@ impl Layer {
             let curvature = dot(direction, &scaled, dots);
             row(&ratio(&norms, &curvature, 1.0), dots);
             device.scale_columns(image.part_mut(h, columns), direction.part(h, columns), dots.view(columns));
-            device.blend(1.0, delta.part_mut(h, columns), 1.0, image.part(h, columns));
+            if step == 0 {
+                device.copy(delta.part_mut(h, columns), image.part(h, columns));
+            } else {
+                device.blend(1.0, delta.part_mut(h, columns), 1.0, image.part(h, columns));
+            }
             if step + 1 == steps {
                 break;
             }

@@ -375,4 +375,19 @@ impl Model for SwitchLayer {
     fn is_convex(&self) -> bool {
         false
     }
+
+    fn notes(&self, parameters: &Vector) -> Result<Vec<(&'static str, f64)>> {
+        if !self.layer.shape.has_router() {
+            return Ok(Vec::new());
+        }
+        let (load, entropy) = self.layer.load_and_entropy(parameters.array(), &self.train);
+        let experts = load.tokens.len() as f64;
+        let shares = || load.tokens.iter().map(|tokens| tokens * experts / self.train.rows().max(1) as f64);
+        Ok(vec![
+            ("largest_load", shares().fold(0.0, f64::max)),
+            ("smallest_load", shares().fold(f64::INFINITY, f64::min)),
+            ("dead_experts", load.tokens.iter().filter(|&&tokens| tokens == 0.0).count() as f64),
+            ("router_entropy", entropy),
+        ])
+    }
 }

@@ -45,6 +45,17 @@ impl Layer {
         load
     }
 
+    /// How a part's rows spread over experts, and the mean entropy of their probabilities, in nats.
+    pub fn load_and_entropy(&self, at: &Array, part: &Part) -> (Load, f64) {
+        let (mut load, mut entropy) = (Load::none(self.shape.experts), 0.0);
+        self.for_blocks(at, part, Selection::Range(0, part.rows()), |_, routing| {
+            load.add(routing);
+            let term = |&p: &f32| if p > 0.0 { -f64::from(p) * f64::from(p).ln() } else { 0.0 };
+            entropy += routing.p.iter().map(term).sum::<f64>();
+        });
+        (load, entropy / part.rows().max(1) as f64)
+    }
+
     /// The sum of losses over rows of a part.
     pub fn loss(&self, at: &Array, part: &Part, rows: Selection<'_>) -> PassSum {
         let mut total = self.nothing();

@@ -68,10 +68,7 @@ impl Predictor for LayerPredictor {
     }
 
     fn outputs(&self) -> Vec<String> {
-        match self.output_shift.len() {
-            1 => vec!["predicted".into()],
-            several => (1..=several).map(|i| format!("predicted_{i}")).collect(),
-        }
+        crate::model::target_names(self.output_shift.len())
     }
 
     fn predict(&self, features: &Panels, rows: Range<usize>) -> Result<Vec<f64>> {
