@@ -6,6 +6,7 @@ mod claims;
 mod compare;
 mod data;
 mod doctor;
+mod export;
 mod import_trace;
 mod info;
 mod inspect;
@@ -65,6 +66,7 @@ enum Verb {
     Data(data::Arguments),
     Inspect(inspect::Arguments),
     Predict(predict::Arguments),
+    Export(export::Arguments),
     Params(params::Arguments),
     Doctor(doctor::Arguments),
     #[command(hide = true)]
@@ -111,6 +113,7 @@ impl Verb {
             Self::Data(arguments) => done(data::run(workbench, &arguments)),
             Self::Inspect(arguments) => done(inspect::run(workbench, &arguments)),
             Self::Predict(arguments) => done(predict::run(workbench, &arguments)),
+            Self::Export(arguments) => done(export::run(&arguments)),
             Self::Params(arguments) => done(params::run(&arguments)),
             Self::Doctor(arguments) => done(doctor::run(workbench, &arguments)),
             Self::Cell(arguments) => done(cell::run(workbench, &arguments)),

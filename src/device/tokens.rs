@@ -144,15 +144,7 @@ pub trait Tokens {
     /// The tangent of [`Tokens::rms_norm`] at `t` and `t_w`.
     fn rms_norm_tangent(&self, out: ViewMut<'_>, x: View<'_>, w: View<'_>, t: View<'_>, t_w: View<'_>, epsilon: f32);
     /// Its adjoint at `d`: added to `dx` and, times nothing else, to `dw`.
-    fn rms_norm_adjoint(
-        &self,
-        dx: ViewMut<'_>,
-        dw: ViewMut<'_>,
-        x: View<'_>,
-        w: View<'_>,
-        d: View<'_>,
-        epsilon: f32,
-    );
+    fn rms_norm_adjoint(&self, dx: ViewMut<'_>, dw: ViewMut<'_>, x: View<'_>, w: View<'_>, d: View<'_>, epsilon: f32);
 
     /// `out_s = x_s W_s'` for the tokens `s` of every segment, or with `adjoint` `out_s = x_s W_s`; added with `keep`.
     #[allow(clippy::too_many_arguments, reason = "a product of two factors by segments")]

@@ -281,5 +281,13 @@ impl std::fmt::Debug for ModelEntry {
 /// The models of this crate, in the order in which they are listed.
 #[must_use]
 pub fn registry() -> Vec<ModelEntry> {
-    vec![glm::LOGISTIC, glm::SOFTMAX, glm::LEAST_SQUARES, network::MLP, network::AUTOENCODER, switch_layer::SWITCH_LAYER]
+    vec![
+        glm::LOGISTIC,
+        glm::SOFTMAX,
+        glm::LEAST_SQUARES,
+        network::MLP,
+        network::AUTOENCODER,
+        transformer::TRANSFORMER,
+        switch_layer::SWITCH_LAYER,
+    ]
 }

@@ -89,6 +89,12 @@ impl Content {
         }
     }
 
+    fn each_text(&self, visit: impl Fn(&Text)) {
+        if let Self::Text { pieces, .. } = self {
+            pieces.iter().for_each(|(_, piece)| visit(piece.text()));
+        }
+    }
+
     /// Calls `visit` with every character or byte of some positions.
     fn each_symbol(&self, range: &Range<usize>, mut visit: impl FnMut(char)) {
         let Self::Text { pieces, tokens } = self else { return };
@@ -125,6 +131,7 @@ impl Corpus {
         for text in texts {
             digest.update(&text.fingerprint);
             let mut piece = Piece::new(text, tokens);
+            piece.text().release();
             if let Some(wanted) = length.filter(|_| pieces.is_empty()) {
                 let available = piece.len();
                 if wanted == 0 || wanted > available {
@@ -357,8 +364,11 @@ fn vocabulary(content: &Content, train: &Range<usize>) -> Vocabulary {
             let (mut ascii, mut others) = ([false; 128], std::collections::BTreeSet::new());
             content.each_symbol(train, |symbol| match ascii.get_mut(symbol as usize) {
                 Some(seen) => *seen = true,
-                None => drop(others.insert(symbol)),
+                None => {
+                    others.insert(symbol);
+                }
             });
+            content.each_text(Text::release);
             let ascii = (0..128_u8).filter(|&byte| ascii[usize::from(byte)]).map(char::from);
             Vocabulary::characters(ascii.chain(others).collect())
         }

@@ -76,10 +76,11 @@ impl Sequences {
     pub fn read(&self, sequence: usize, inputs: &mut [u32], targets: &mut [u32]) {
         let start = self.start(sequence);
         assert!(inputs.len() == self.context && targets.len() == self.context, "slices of context = {}", self.context);
-        self.corpus.read(start, inputs);
-        // The targets are the inputs one further on: only the last is new.
-        targets[..self.context - 1].copy_from_slice(&inputs[1..]);
-        self.corpus.read(start + self.context, &mut targets[self.context - 1..]);
+        // The targets are the inputs one further on: all are read at once.
+        let mut tokens = vec![0; self.context + 1];
+        self.corpus.read(start, &mut tokens);
+        inputs.copy_from_slice(&tokens[..self.context]);
+        targets.copy_from_slice(&tokens[1..]);
     }
 
     /// Writes of what kind each token of a sequence is and, last, the one that follows: `context + 1` of them

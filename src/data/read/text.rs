@@ -6,10 +6,13 @@
 
 use super::source::{BYTE_ORDER_MARK, Source, hex, open_file};
 use crate::error::{DataError, Error, Result};
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
+
+/// Files beyond this size do not stay in memory because they were looked through once.
+const LARGE: usize = 64 << 20;
 
 /// A text; cloning shares it.
 #[derive(Clone)]
@@ -35,6 +38,17 @@ impl Text {
         match &self.content {
             Content::Mapped(map, start) => &map[*start..],
             Content::Held(bytes) => bytes,
+        }
+    }
+
+    /// Gives the pages of a large mapped file back to the system; what is read again comes in again.
+    pub(in crate::data) fn release(&self) {
+        if let Content::Mapped(map, _) = &self.content
+            && map.len() > LARGE
+        {
+            // SAFETY: the map is of a file and read-only: pages that are given back hold nothing that the file does not.
+            // Where the system refuses, they merely stay.
+            let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
         }
     }
 

@@ -1,7 +1,7 @@
 //! The attention sublayer: `W_o attention(W_q x, W_k y, W_v y)` with `y = x`, or the encoder's values.
 
-use super::core::{Core, Flow, StackPass};
 use super::layout::SublayerKind;
+use super::stack::{Core, Flow, StackPass};
 use crate::device::array::View;
 use crate::device::{Array, Attention, AttentionInputs, Matrices};
 
@@ -47,7 +47,14 @@ impl Core {
 }
 
 impl AttentionPass {
-    fn inputs<'a>(&'a self, core: &Core, w: &'a Array, s: usize, across: bool, shape: &Attention<'_>) -> AttentionInputs<'a> {
+    fn inputs<'a>(
+        &'a self,
+        core: &Core,
+        w: &'a Array,
+        s: usize,
+        across: bool,
+        shape: &Attention<'_>,
+    ) -> AttentionInputs<'a> {
         let inner = core.config.inner();
         AttentionInputs {
             queries: self.queries.view(0, shape.sequences * shape.queries, inner),
@@ -74,12 +81,20 @@ impl AttentionPass {
     ) {
         let (t, d, inner) = (core.tokens(), core.config.d_model, core.config.inner());
         let (across, to_queries, to_keys_values, output) = places(kind);
-        let shape = core.attention(of, across, encoder.map_or(valid, |encoder| &encoder.valid));
+        let shape = core.attention(of, across, encoder.map_or(valid, |encoder| &encoder.valid[..]));
         let (n, keys) = (shape.sequences * shape.queries, shape.sequences * shape.keys);
         let y = encoder.map_or(x, |encoder| encoder.out.view(0, keys, d));
         let [all, all_keys] = [n, keys].map(Core::all);
         t.segment_products(self.queries.view_mut(0, n, inner), false, x, w, to_queries, false, &all);
-        t.segment_products(self.keys_values.view_mut(0, keys, 2 * inner), false, y, w, to_keys_values, false, &all_keys);
+        t.segment_products(
+            self.keys_values.view_mut(0, keys, 2 * inner),
+            false,
+            y,
+            w,
+            to_keys_values,
+            false,
+            &all_keys,
+        );
         core.round(self.queries.view_mut(0, n, inner));
         core.round(self.keys_values.view_mut(0, keys, 2 * inner));
         let inputs = AttentionInputs {
@@ -109,7 +124,7 @@ impl AttentionPass {
     ) {
         let (t, d, inner) = (core.tokens(), core.config.d_model, core.config.inner());
         let (across, to_queries, to_keys_values, output) = places(kind);
-        let shape = core.attention(of, across, encoder.map_or(valid, |encoder| &encoder.valid));
+        let shape = core.attention(of, across, encoder.map_or(valid, |encoder| &encoder.valid[..]));
         let (n, keys) = (shape.sequences * shape.queries, shape.sequences * shape.keys);
         let [all, all_keys] = [n, keys].map(Core::all);
         let b = flow.b.view(0, n, d);
@@ -150,7 +165,7 @@ impl AttentionPass {
     ) {
         let (t, d, inner) = (core.tokens(), core.config.d_model, core.config.inner());
         let (across, to_queries, to_keys_values, output) = places(kind);
-        let shape = core.attention(of, across, encoder.map_or(valid, |encoder| &encoder.valid));
+        let shape = core.attention(of, across, encoder.map_or(valid, |encoder| &encoder.valid[..]));
         let (n, keys) = (shape.sequences * shape.queries, shape.sequences * shape.keys);
         let [all, all_keys] = [n, keys].map(Core::all);
         let y = encoder.map_or(x, |encoder| encoder.out.view(0, keys, d));

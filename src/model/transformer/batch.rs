@@ -6,6 +6,7 @@
 //! replacements); which ones follows from the row's number.
 
 use super::config::Kind;
+use crate::data::Sequences;
 use crate::device::NO_ROW;
 
 /// Rows of tokens.
@@ -15,6 +16,10 @@ pub trait TokenRows: Send + Sync {
     /// Writes a sequence's tokens and the token that follows each. [`u32::MAX`] stands for padding among the tokens, and for
     /// nothing to be predicted among the others.
     fn read(&self, row: usize, tokens: &mut [u32], next: &mut [u32]);
+    /// The text that they are of, if it is one, by which losses are told apart.
+    fn text(&self) -> Option<&Sequences> {
+        None
+    }
 }
 
 /// Sequences held in memory.
@@ -147,7 +152,10 @@ mod tests {
         let batch = read(Kind::Decoder);
         assert_eq!((batch.sequences, batch.decoder[0], batch.targets[15]), (2, 8, 24));
         let batch = read(Kind::EncoderDecoder);
-        assert_eq!((&batch.encoder[..4], &batch.decoder[4..], batch.targets[0]), (&[8, 9, 10, 11][..], &[20, 21, 22, 23][..], 13));
+        assert_eq!(
+            (&batch.encoder[..4], &batch.decoder[4..], batch.targets[0]),
+            (&[8, 9, 10, 11][..], &[20, 21, 22, 23][..], 13)
+        );
         let batch = read(Kind::Encoder);
         for (place, (&token, &target)) in batch.encoder.iter().zip(&batch.targets).enumerate() {
             let own = 8 + place as u32;

@@ -1,6 +1,6 @@
 //! The dense feed-forward sublayer: `W_o f(W_i x)`.
 
-use super::core::{Core, Flow};
+use super::stack::{Core, Flow};
 use crate::device::array::View;
 use crate::device::{Array, Matrices, Noise};
 

@@ -3,7 +3,7 @@
 //! Logits of so many tokens at once as fit well into memory are formed, used and forgotten. The Hessian of a token's
 //! cross-entropy in its logits is `diag(p) - p p'`.
 
-use super::core::{Core, Flow, HEAD_ROWS, Pass};
+use super::stack::{Core, Flow, HEAD_ROWS, Pass};
 use crate::device::{Array, NO_ROW};
 use std::ops::Range;
 

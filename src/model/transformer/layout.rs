@@ -129,8 +129,9 @@ fn stack(
             }
             let prefix = format!("{name}.block.{layer}.layer.{number}");
             number += 1;
-            let mut weight =
-                |letter, rows, columns| builder.add(format!("{prefix}.{module}.{letter}.weight"), rows, columns, fan_in(columns));
+            let mut weight = |letter, rows, columns| {
+                builder.add(format!("{prefix}.{module}.{letter}.weight"), rows, columns, fan_in(columns))
+            };
             let (queries, keys) = (weight("q", inner, d), weight("k", inner, d));
             weight("v", inner, d);
             let output = weight("o", d, inner);
@@ -168,7 +169,7 @@ fn feed_forward(config: &Config, builder: &mut Builder, experts: Option<usize>, 
     let (d, f) = (config.d_model, config.d_ff);
     let fan_in = |inputs: usize| Start::Normal((config.initial_scale / inputs as f64).sqrt());
     let gated = config.feed_forward.inner_matrices() == 2;
-    let mut inner_of = |builder: &mut Builder, prefix: &str| {
+    let inner_of = |builder: &mut Builder, prefix: &str| {
         let names: &[&str] = if gated { &["wi_0", "wi_1"] } else { &["wi"] };
         let places: Vec<Matrices> =
             names.iter().map(|name| builder.add(format!("{prefix}.{name}.weight"), f, d, fan_in(d))).collect();
@@ -256,7 +257,10 @@ mod tests {
                 Kind::Decoder => &["decoder"],
                 Kind::EncoderDecoder => &["encoder", "decoder"],
             }) {
-                assert_eq!(stack.bias, named(&format!("{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight")));
+                assert_eq!(
+                    stack.bias,
+                    named(&format!("{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"))
+                );
                 assert_eq!(stack.final_norm, named(&format!("{name}.final_layer_norm.weight")));
                 for sublayer in &stack.sublayers {
                     if let SublayerKind::Switch { inner, outer, .. } = sublayer.kind {

@@ -11,29 +11,35 @@ pub mod accounting;
 mod attention;
 mod batch;
 pub mod config;
-mod core;
+
 mod feed_forward;
 mod head;
+pub mod hugging_face;
 mod layout;
 pub mod presets;
 mod problem;
 mod routing;
+mod settings;
+mod stack;
 mod switch;
+#[cfg(test)]
+mod tests;
 
-use super::{Evaluation, Model, ParameterCounts, RowOutcomes, Split, Weights};
+use super::{Evaluation, Model, ParameterCounts, RowOutcomes, Split, TokenLosses, Weights};
 use crate::device::cpu::Cpu;
 use crate::device::{Array, Device, NO_ROW};
 use crate::error::{Error, Result};
 use crate::oracle::{Problem, Rows, Vector};
 use batch::hash;
 use config::{Config, Kind};
-use core::{Core, Pass, SublayerPass, Work};
 use head::TokenResults;
 use layout::SublayerKind;
+use stack::{Core, Pass, SublayerPass, Work};
 use std::sync::{Arc, OnceLock};
 
 pub use batch::{HeldRows, MASKED_SHARE, TokenBatch, TokenRows};
 pub use routing::RoutingStatistics;
+pub use settings::TRANSFORMER;
 
 /// The rows of the parts of a dataset.
 #[derive(Clone)]
@@ -150,7 +156,7 @@ impl Transformer {
 
     /// The routers' own losses of a pass.
     fn router_loss(&self, pass: &Pass) -> f64 {
-        let of_stack = |stack: &core::StackPass| {
+        let of_stack = |stack: &stack::StackPass| {
             let switches = stack.sublayers.iter().filter_map(|sublayer| match sublayer {
                 SublayerPass::Switch(own) => Some(own.router_loss(&self.core, &stack.valid)),
                 _ => None,
@@ -204,6 +210,12 @@ impl Transformer {
         }
     }
 
+    /// Training rows as the stacks read them.
+    #[must_use]
+    pub fn batch(&self, rows: &[u32]) -> TokenBatch {
+        self.read(&*self.parts.train, rows.iter().map(|&row| row as usize))
+    }
+
     /// Logits of every token that the last stack reads, `tokens x vocabulary`, for sequences given as they are.
     ///
     /// # Panics
@@ -226,10 +238,11 @@ impl Transformer {
         self.core.with_work(batch.sequences, |Work { pass, .. }| {
             self.core.load(pass, batch, None, false);
             self.core.forward(weights.array(), pass);
-            let switches = pass.stacks.iter().flat_map(|stack| &stack.sublayers).filter_map(|sublayer| match sublayer {
-                SublayerPass::Switch(own) => Some(own.routing()),
-                _ => None,
-            });
+            let switches =
+                pass.stacks.iter().flat_map(|stack| &stack.sublayers).filter_map(|sublayer| match sublayer {
+                    SublayerPass::Switch(own) => Some(own.routing()),
+                    _ => None,
+                });
             let choices = |routing: &routing::Routing| {
                 let experts = routing.load.len();
                 let top_k = self.core.config.switch.map_or(1, |switch| switch.top_k);
@@ -280,8 +293,28 @@ impl Transformer {
 
 impl Model for Transformer {
     fn evaluate(&self, parameters: &Vector, split: Split) -> Result<Evaluation> {
+        let source = self.evaluated(split);
+        if let Some(text) = source.text() {
+            // The place within a sequence of what the first token read predicts.
+            let first = match self.core.config.kind() {
+                Kind::Encoder => 0,
+                Kind::Decoder => 1,
+                Kind::EncoderDecoder => self.core.lengths[0] + 1,
+            };
+            let (mut sums, mut row) = (TokenLosses::default(), 0);
+            self.for_results(parameters.array(), source, |batch, results, _| {
+                let each = batch.targets.len() / batch.sequences.max(1);
+                for start in (0..batch.targets.len()).step_by(each) {
+                    let predicted = (0..each).filter(|i| batch.targets[start + i] != NO_ROW);
+                    let of = |i: usize| (first + i, results.losses[start + i], results.correct[start + i]);
+                    sums.add(text, row, predicted.map(of));
+                    row += 1;
+                }
+            });
+            return Ok(sums.evaluation());
+        }
         let (mut nats, mut right, mut predicted) = (0.0, 0, 0);
-        self.for_results(parameters.array(), self.evaluated(split), |batch, results, _| {
+        self.for_results(parameters.array(), source, |batch, results, _| {
             nats += results.total();
             right += results.correct.iter().filter(|&&correct| correct).count();
             predicted += batch.predicted();
@@ -343,6 +376,17 @@ impl Model for Transformer {
 
     fn is_convex(&self) -> bool {
         false
+    }
+
+    fn notes(&self, parameters: &Vector) -> Result<Vec<(&'static str, f64)>> {
+        let split = if self.evaluated(Split::Validation).count() > 0 { Split::Validation } else { Split::Train };
+        let Some(routing) = self.routing_statistics(parameters, split) else { return Ok(Vec::new()) };
+        Ok(vec![
+            ("largest_load", routing.largest_load),
+            ("smallest_load", routing.smallest_load),
+            ("drop_rate", routing.drop_rate),
+            ("router_entropy", routing.router_entropy),
+        ])
     }
 }
 

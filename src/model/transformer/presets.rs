@@ -69,20 +69,20 @@ fn preset(name: &str) -> Option<Preset> {
             "Switch-Large: 26 billion parameters",
             published(1024, 2816, 16, 24).with(experts(128, 2)),
         ),
-        "switch-xxl" => of(
-            "switch-xxl",
-            "Switch-XXL: 395 billion parameters",
-            published(4096, 10240, 64, 24).with(experts(128, 2)),
-        ),
+        "switch-xxl" => {
+            of("switch-xxl", "Switch-XXL: 395 billion parameters", published(4096, 10240, 64, 24).with(experts(128, 2)))
+        }
         "switch-c" => {
             let relu = Config { feed_forward: FeedForward::Relu, ..published(2080, 6144, 32, 15) };
             of("switch-c", "Switch-C: 1.57 trillion parameters", relu.with(experts(2048, 1)))
         }
-        "mini-decoder" => of("mini-decoder", "a dense decoder of about a million parameters", miniature(128, 4, [0, 5])),
-        "mini-encoder" => of("mini-encoder", "a dense encoder of about a million parameters", miniature(128, 4, [5, 0])),
-        "mini-encoder-decoder" => {
-            of("mini-encoder-decoder", "a dense encoder and decoder", miniature(128, 4, [2, 2]))
+        "mini-decoder" => {
+            of("mini-decoder", "a dense decoder of about a million parameters", miniature(128, 4, [0, 5]))
         }
+        "mini-encoder" => {
+            of("mini-encoder", "a dense encoder of about a million parameters", miniature(128, 4, [5, 0]))
+        }
+        "mini-encoder-decoder" => of("mini-encoder-decoder", "a dense encoder and decoder", miniature(128, 4, [2, 2])),
         "mini-switch" => of(
             "mini-switch",
             "a decoder with 8 experts in every second layer",
@@ -144,17 +144,19 @@ fn miniature(d_model: usize, heads: usize, [encoder_layers, decoder_layers]: [us
 }
 
 /// Switch layers as in the paper: one expert a token, capacity factor 1.25, `alpha` 0.01; noise is left to experiments.
+pub(super) const SWITCH: Switch = Switch {
+    experts: 8,
+    frequency: 2,
+    top_k: 1,
+    capacity_factor: 1.25,
+    auxiliary_weight: 1e-2,
+    z_weight: 0.0,
+    jitter: 0.0,
+    expert_dropout: 0.0,
+};
+
 fn experts(experts: usize, frequency: usize) -> Switch {
-    Switch {
-        experts,
-        frequency,
-        top_k: 1,
-        capacity_factor: 1.25,
-        auxiliary_weight: 1e-2,
-        z_weight: 0.0,
-        jitter: 0.0,
-        expert_dropout: 0.0,
-    }
+    Switch { experts, frequency, ..SWITCH }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! A Transformer as optimizers meet it.
 
-use super::core::{Pass, Work};
-use super::{Selected, Transformer};
 use super::layout;
+use super::stack::{Pass, Work};
+use super::{Selected, Transformer};
 use crate::error::Result;
 use crate::oracle::{
     Answer, Cost, Curvature, CurvatureMatrix, Gradient, Layout, Offer, Problem, Rows, SquaredGradients, Value, Vector,
@@ -149,7 +149,7 @@ impl CurvatureMatrix for TransformerCurvature<'_> {
         let sum = product.array_mut();
         core.device.fill(sum, 0.0);
         let factor = (1.0 / self.selected.predicted) as f32;
-        let mut multiply = |pass: &Pass, flow: &mut super::core::Flow| {
+        let mut multiply = |pass: &Pass, flow: &mut super::stack::Flow| {
             core.tangent(w, along, pass, flow);
             core.curvature((w, along), pass, flow, factor, sum);
             core.backward(w, pass, flow, None, sum);

@@ -113,7 +113,10 @@ mod tests {
     use super::*;
 
     fn one_hot(choices: &[usize], experts: usize) -> Vec<f32> {
-        choices.iter().flat_map(|&c| (0..experts).map(move |e| if e == c { 0.9 } else { 0.1 / experts as f32 })).collect()
+        choices
+            .iter()
+            .flat_map(|&c| (0..experts).map(move |e| if e == c { 0.9 } else { 0.1 / experts as f32 }))
+            .collect()
     }
 
     #[test]
@@ -121,9 +124,7 @@ mod tests {
         let p = one_hot(&[1, 1, 0, 1, 1, 2], 4);
         for capacity in 0..=5 {
             let routing = route(&p, 4, 1, Some(capacity), &[]);
-            let kept = |expert: usize| {
-                routing.segments.iter().find(|s| s.matrix == expert).map_or(0, |s| s.rows.len())
-            };
+            let kept = |expert: usize| routing.segments.iter().find(|s| s.matrix == expert).map_or(0, |s| s.rows.len());
             assert_eq!(kept(1), capacity.min(4), "capacity {capacity}");
             assert_eq!(kept(0), capacity.min(1));
             assert_eq!(routing.dropped, 6 - routing.order.len());

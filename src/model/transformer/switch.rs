@@ -6,8 +6,8 @@
 //! `z mean ln(sum_i exp logit_i)^2`; `f` has no derivative. They belong to value and gradient; a Gauss-Newton product is that of
 //! the prediction's loss alone.
 
-use super::core::{Core, Flow};
 use super::routing::{Routing, RoutingStatistics, route};
+use super::stack::{Core, Flow};
 use crate::device::array::View;
 use crate::device::{Array, Matrices, NO_ROW, Noise};
 
@@ -88,7 +88,15 @@ impl SwitchPass {
         t.gather(self.x.view_mut(0, sorted, d), x, &routing.order, None);
         let segments = &routing.segments;
         let (u, h) = (&mut self.u, &mut self.h);
-        t.segment_products(u.view_mut(0, sorted, inner.rows), false, self.x.view(0, sorted, d), w, inner, false, segments);
+        t.segment_products(
+            u.view_mut(0, sorted, inner.rows),
+            false,
+            self.x.view(0, sorted, d),
+            w,
+            inner,
+            false,
+            segments,
+        );
         core.round(u.view_mut(0, sorted, inner.rows));
         t.feed_forward(core.config.feed_forward, h.view_mut(0, sorted, outer.columns), u.view(0, sorted, inner.rows));
         core.round(h.view_mut(0, sorted, outer.columns));

@@ -6,8 +6,8 @@
 //! A causal attention is worked off in tiles of queries, each with the keys up to its end.
 
 use super::softmax::{exponentials, largest, softmax_tangent};
-use crate::device::cpu::products::{Rect, RectMut, product};
 use crate::device::Attention;
+use crate::device::cpu::products::{Rect, RectMut, product};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -258,6 +258,7 @@ pub(super) fn adjoint(
     parallel: bool,
 ) {
     let (q_stride, kv_stride) = (to.queries.stride, to.keys_values.stride);
+    assert_eq!(kv_stride, to.keys_values.columns, "derivatives of keys and values without gaps");
     let together = shape.sequences.div_ceil(PARTS).max(1);
     let distances = if to.bias.is_some() { shape.buckets.len() } else { 0 };
     let parts = shape.sequences.div_ceil(together);

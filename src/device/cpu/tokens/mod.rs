@@ -23,11 +23,7 @@ fn for_chunks(values: &mut [f32], size: usize, parallel: bool, f: impl Fn(usize,
 }
 
 fn inputs(of: AttentionInputs<'_>) -> attention::Inputs<'_> {
-    attention::Inputs {
-        queries: rect(of.queries),
-        keys_values: rect(of.keys_values),
-        bias: of.bias.map(rect),
-    }
+    attention::Inputs { queries: rect(of.queries), keys_values: rect(of.keys_values), bias: of.bias.map(rect) }
 }
 
 impl Tokens for Cpu {
@@ -68,15 +64,7 @@ impl Tokens for Cpu {
         norm::forward(rect_mut(out), rect(x), rect(w).row(0), tangent, epsilon, self.parallel);
     }
 
-    fn rms_norm_adjoint(
-        &self,
-        dx: ViewMut<'_>,
-        dw: ViewMut<'_>,
-        x: View<'_>,
-        w: View<'_>,
-        d: View<'_>,
-        epsilon: f32,
-    ) {
+    fn rms_norm_adjoint(&self, dx: ViewMut<'_>, dw: ViewMut<'_>, x: View<'_>, w: View<'_>, d: View<'_>, epsilon: f32) {
         let dw = rect_mut(dw).values;
         norm::adjoint(rect_mut(dx), dw, rect(x), rect(w).row(0), rect(d), epsilon, self.parallel);
     }

@@ -86,8 +86,7 @@ impl WithSimd for Adjoint<'_> {
         let n = self.w.len();
         let (w, g, dw) = (self.w, &mut self.g[..n], &mut self.dw[..n]);
         for (i, dx) in self.dx.chunks_mut(self.stride).enumerate() {
-            let (x, d, dx) =
-                (&self.x.row(self.first + i)[..n], &self.d.row(self.first + i)[..n], &mut dx[..n]);
+            let (x, d, dx) = (&self.x.row(self.first + i)[..n], &self.d.row(self.first + i)[..n], &mut dx[..n]);
             let r = inverse::<S>(x, self.epsilon);
             for j in 0..n {
                 g[j] = w[j] * d[j];

@@ -29,6 +29,7 @@ fn pieces(segments: &[Segment]) -> impl Iterator<Item = Segment> + '_ {
     })
 }
 
+#[expect(clippy::too_many_arguments, reason = "a product of two factors by segments")]
 pub(super) fn products(
     out: RectMut<'_>,
     keep: bool,
@@ -46,7 +47,7 @@ pub(super) fn products(
         assert!(piece.rows.start == start, "segments follow one another");
         start = piece.rows.end;
         let length = (piece.rows.len() * stride).min(values.len());
-        let (own, rest) = values.split_at_mut(length);
+        let (own, rest) = std::mem::take(&mut values).split_at_mut(length);
         values = rest;
         tasks.push((own, piece));
     }

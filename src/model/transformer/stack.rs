@@ -8,7 +8,7 @@ use super::attention::AttentionPass;
 use super::batch::{TokenBatch, hash};
 use super::config::{Config, NORM_EPSILON, Precision};
 use super::feed_forward::DensePass;
-use super::layout::{self, Places, Start, StackPlaces, Sublayer, SublayerKind};
+use super::layout::{self, Places, StackPlaces, Start, Sublayer, SublayerKind};
 use super::switch::SwitchPass;
 use crate::device::array::{View, ViewMut};
 use crate::device::{Array, Device, Matrices, NO_ROW, Noise, Segment, Tokens};
@@ -47,9 +47,9 @@ impl Weights<'_> {
     }
 }
 
-/// Which dropout is meant.
+/// Which noise is meant.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Drop {
+pub(super) enum NoiseOf {
     Embedding,
     Branch,
     Hidden,
@@ -174,22 +174,26 @@ impl Core {
     }
 
     /// The seed of one use of noise.
-    fn noise_seed(pass: &Pass, stack: usize, sublayer: usize, which: Drop) -> Option<u64> {
+    fn noise_seed(pass: &Pass, stack: usize, sublayer: usize, which: NoiseOf) -> Option<u64> {
         pass.seed.map(|seed| hash(seed, ((stack * 4096 + sublayer) * 8) as u64 + which as u64))
     }
 
     /// The factors of one use of noise, if there are any.
-    pub fn drop(&self, pass: &Pass, stack: usize, sublayer: usize, which: Drop) -> Option<Noise> {
-        let is_switch = matches!(self.places.stacks[stack].sublayers.get(sublayer), Some(Sublayer { kind: SublayerKind::Switch { .. }, .. }));
-        let (of_experts, jitter) = self.config.switch.map_or((0.0, 0.0), |switch| (switch.expert_dropout, switch.jitter));
+    pub fn noise_of(&self, pass: &Pass, stack: usize, sublayer: usize, which: NoiseOf) -> Option<Noise> {
+        let is_switch = matches!(
+            self.places.stacks[stack].sublayers.get(sublayer),
+            Some(Sublayer { kind: SublayerKind::Switch { .. }, .. })
+        );
+        let (of_experts, jitter) =
+            self.config.switch.map_or((0.0, 0.0), |switch| (switch.expert_dropout, switch.jitter));
         let rate = match which {
-            Drop::Jitter => jitter,
-            Drop::Hidden if is_switch => of_experts,
+            NoiseOf::Jitter => jitter,
+            NoiseOf::Hidden if is_switch => of_experts,
             _ => self.config.dropout,
         };
         let seed = Self::noise_seed(pass, stack, sublayer, which).filter(|_| rate > 0.0)?;
         Some(match which {
-            Drop::Jitter => Noise::Jitter { seed, spread: rate as f32 },
+            NoiseOf::Jitter => Noise::Jitter { seed, spread: rate as f32 },
             _ => Noise::Dropout { seed, rate: rate as f32 },
         })
     }
@@ -370,15 +374,15 @@ impl Core {
     fn forward_stack(&self, w: &Array, s: usize, pass: &mut Pass) {
         let (t, d, places) = (self.tokens(), self.config.d_model, &self.places.stacks[s]);
         let tokens = pass.sequences * self.lengths[s];
-        let last = self.drop(pass, s, 0, Drop::Last);
-        let embedding = self.drop(pass, s, 0, Drop::Embedding);
+        let last = self.noise_of(pass, s, 0, NoiseOf::Last);
+        let embedding = self.noise_of(pass, s, 0, NoiseOf::Embedding);
         let first = &mut pass.stacks[s];
         t.gather(first.x[0].view_mut(0, tokens, d), self.embedding(w), &first.ids, None);
         self.noise(first.x[0].view_mut(0, tokens, d), embedding);
         for (i, sublayer) in places.sublayers.iter().enumerate() {
-            let branch_noise = self.drop(pass, s, i, Drop::Branch);
-            let hidden_noise = self.drop(pass, s, i, Drop::Hidden);
-            let jitter = self.drop(pass, s, i, Drop::Jitter);
+            let branch_noise = self.noise_of(pass, s, i, NoiseOf::Branch);
+            let hidden_noise = self.noise_of(pass, s, i, NoiseOf::Hidden);
+            let jitter = self.noise_of(pass, s, i, NoiseOf::Jitter);
             let Pass { stacks, branch, sequences, dropless, .. } = &mut *pass;
             let (before, rest) = stacks.split_at_mut(s);
             let StackPass { x, normed, sublayers, valid, .. } = &mut rest[0];
@@ -439,7 +443,7 @@ impl Core {
         let (t, d, places) = (self.tokens(), self.config.d_model, &self.places.stacks[s]);
         let (own, tokens) = (&pass.stacks[s], pass.sequences * self.lengths[s]);
         self.scale_last(s, flow.d.view_mut(0, tokens, d), tokens);
-        self.noise(flow.d.view_mut(0, tokens, d), self.drop(pass, s, 0, Drop::Last));
+        self.noise(flow.d.view_mut(0, tokens, d), self.noise_of(pass, s, 0, NoiseOf::Last));
         let x = own.x[places.sublayers.len()].view(0, tokens, d);
         let (norm, of) = (w.view(places.final_norm, 1, d), places.final_norm);
         self.device.fill(&mut flow.a, 0.0);
@@ -447,11 +451,11 @@ impl Core {
         t.rms_norm_adjoint(to, sum.view_mut(of, 1, d), x, norm, from, NORM_EPSILON);
         std::mem::swap(&mut flow.a, &mut flow.d);
         for (i, sublayer) in places.sublayers.iter().enumerate().rev() {
-            let branch_noise = self.drop(pass, s, i, Drop::Branch);
+            let branch_noise = self.noise_of(pass, s, i, NoiseOf::Branch);
             self.device.copy(flow.b.view_mut(0, tokens, d), flow.d.view(0, tokens, d));
             self.noise(flow.b.view_mut(0, tokens, d), branch_noise);
             let normed = own.normed[i].view(0, tokens, d);
-            let hidden_noise = self.drop(pass, s, i, Drop::Hidden);
+            let hidden_noise = self.noise_of(pass, s, i, NoiseOf::Hidden);
             match (&sublayer.kind, &own.sublayers[i]) {
                 (SublayerKind::Attention { across, .. }, SublayerPass::Attention(kept)) => {
                     let encoder = across.then(|| &pass.stacks[0]);
@@ -462,7 +466,7 @@ impl Core {
                     kept.backward(self, w, (*inner, *outer), normed, hidden_noise, flow, sum);
                 }
                 (SublayerKind::Switch { router, inner, outer }, SublayerPass::Switch(kept)) => {
-                    let jitter = self.drop(pass, s, i, Drop::Jitter);
+                    let jitter = self.noise_of(pass, s, i, NoiseOf::Jitter);
                     let places = (*router, *inner, *outer);
                     kept.backward(self, w, places, normed, &own.valid, (jitter, hidden_noise), routers, flow, sum);
                 }
@@ -472,7 +476,7 @@ impl Core {
             let (norm, dw) = (w.view(sublayer.norm, 1, d), sum.view_mut(sublayer.norm, 1, d));
             t.rms_norm_adjoint(flow.d.view_mut(0, tokens, d), dw, x, norm, from, NORM_EPSILON);
         }
-        self.noise(flow.d.view_mut(0, tokens, d), self.drop(pass, s, 0, Drop::Embedding));
+        self.noise(flow.d.view_mut(0, tokens, d), self.noise_of(pass, s, 0, NoiseOf::Embedding));
         let Matrices { start, rows, columns } = self.places.embedding;
         t.scatter_add(sum.view_mut(start, rows, columns), &own.ids, flow.d.view(0, tokens, d), 1.0);
     }
@@ -491,13 +495,13 @@ impl Core {
         let (t, d, places) = (self.tokens(), self.config.d_model, &self.places.stacks[s]);
         let (own, tokens) = (&pass.stacks[s], pass.sequences * self.lengths[s]);
         t.gather(flow.d.view_mut(0, tokens, d), self.embedding(v), &own.ids, None);
-        self.noise(flow.d.view_mut(0, tokens, d), self.drop(pass, s, 0, Drop::Embedding));
+        self.noise(flow.d.view_mut(0, tokens, d), self.noise_of(pass, s, 0, NoiseOf::Embedding));
         for (i, sublayer) in places.sublayers.iter().enumerate() {
             let (x, of) = (own.x[i].view(0, tokens, d), sublayer.norm);
             let (to, from) = (flow.a.view_mut(0, tokens, d), flow.d.view(0, tokens, d));
             t.rms_norm_tangent(to, x, w.view(of, 1, d), from, v.view(of, 1, d), NORM_EPSILON);
             let normed = own.normed[i].view(0, tokens, d);
-            let hidden_noise = self.drop(pass, s, i, Drop::Hidden);
+            let hidden_noise = self.noise_of(pass, s, i, NoiseOf::Hidden);
             match (&sublayer.kind, &own.sublayers[i]) {
                 (SublayerKind::Attention { across, .. }, SublayerPass::Attention(kept)) => {
                     let encoder = across.then(|| &pass.stacks[0]);
@@ -508,13 +512,13 @@ impl Core {
                     kept.tangent(self, (w, v), (*inner, *outer), normed, hidden_noise, flow);
                 }
                 (SublayerKind::Switch { router, inner, outer }, SublayerPass::Switch(kept)) => {
-                    let jitter = self.drop(pass, s, i, Drop::Jitter);
+                    let jitter = self.noise_of(pass, s, i, NoiseOf::Jitter);
                     let places = (*router, *inner, *outer);
                     kept.tangent(self, (w, v), places, normed, &own.valid, (jitter, hidden_noise), flow);
                 }
                 _ => unreachable!("a pass has the sublayers of its stack"),
             }
-            self.noise(flow.b.view_mut(0, tokens, d), self.drop(pass, s, i, Drop::Branch));
+            self.noise(flow.b.view_mut(0, tokens, d), self.noise_of(pass, s, i, NoiseOf::Branch));
             self.device.blend(1.0, flow.d.view_mut(0, tokens, d), 1.0, flow.b.view(0, tokens, d));
         }
         let x = own.x[places.sublayers.len()].view(0, tokens, d);
@@ -522,7 +526,7 @@ impl Core {
         let of = places.final_norm;
         t.rms_norm_tangent(to, x, w.view(of, 1, d), from, v.view(of, 1, d), NORM_EPSILON);
         std::mem::swap(&mut flow.a, &mut flow.d);
-        self.noise(flow.d.view_mut(0, tokens, d), self.drop(pass, s, 0, Drop::Last));
+        self.noise(flow.d.view_mut(0, tokens, d), self.noise_of(pass, s, 0, NoiseOf::Last));
         self.scale_last(s, flow.d.view_mut(0, tokens, d), tokens);
     }
 
