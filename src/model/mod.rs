@@ -120,6 +120,17 @@ pub struct Weights {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// Inputs and outputs of a layer, row by row, as many of either.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerPairs {
+    /// Numbers of a row's inputs, and of its outputs.
+    pub width: usize,
+    /// `rows x width`.
+    pub inputs: Vec<f32>,
+    /// `rows x width`.
+    pub outputs: Vec<f32>,
+}
+
 /// A problem that is also a model on data.
 pub trait Model: Problem {
     /// Loss, accuracy and area under the curve on a split.
@@ -152,6 +163,16 @@ pub trait Model: Problem {
 
     /// Whether the objective has one optimum that a reference solve can find to high precision.
     fn is_convex(&self) -> bool;
+
+    /// Inputs and outputs of one of its layers, at written weights, of the first `rows` rows that it is trained on (of a text:
+    /// tokens). `None` where it has no layers that are recorded.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a layer that it has not or more rows than there are, or if the weights are not this model's.
+    fn layer_pairs(&self, weights: &Weights, layer: &str, rows: usize) -> Result<Option<LayerPairs>> {
+        let _ = (weights, layer, rows);
+        Ok(None)
+    }
 
     /// Numbers about the model itself that belong into a trace, by name, such as the load of experts: columns `model.*`.
     ///
