@@ -52,9 +52,7 @@ fn pairs(
 /// The pairs of the reference script.
 fn few(rows: usize) -> ModelData {
     let x = |r: usize, c: usize| (1.0 + 3.0 * r as f64 + 7.0 * c as f64).sin();
-    let y = |r: usize, k: usize| {
-        (2.0 * r as f64 + 0.5 * k as f64).cos() * x(r, 0) + 0.3 * k as f64 + x(r, 1).powi(2)
-    };
+    let y = |r: usize, k: usize| (2.0 * r as f64 + 0.5 * k as f64).cos() * x(r, 0) + 0.3 * k as f64 + x(r, 1).powi(2);
     pairs(rows, 0, [4, 3], |r, c| x(r, c) as f32, |r, k| y(r, k) as f32)
 }
 
@@ -169,7 +167,8 @@ fn plain(own: Given<'_>) -> Vec<(&'static str, SettingValue)> {
 #[test]
 fn value_gradient_and_one_step_of_every_block_agree_with_numpy() {
     let numbers: serde_json::Value = serde_json::from_str(include_str!("reference/switch_layer.json")).unwrap();
-    let list = |key: &str| -> Vec<f64> { numbers[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect() };
+    let list =
+        |key: &str| -> Vec<f64> { numbers[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect() };
     let model = build(&few(90), &layer(3, 5, 0.05));
     let at = vector(&*model, |i| 0.5 * (1.3 * i + 0.2).cos());
     let (got, slope) = gradient(&*model, &at, Rows::All);
@@ -241,7 +240,8 @@ fn gradients_are_derivatives_and_products_are_those_of_the_frozen_layer() {
 fn outputs(model: &dyn Model, data: &ModelData, at: &Vector) -> Vec<f64> {
     let entry = model::registry().into_iter().find(|entry| entry.name == "switch-layer").unwrap();
     let weights = model.weights(at);
-    let predicted = (entry.predictor)(&weights).unwrap().predict(&data.train.features, data.train.range.clone()).unwrap();
+    let predicted =
+        (entry.predictor)(&weights).unwrap().predict(&data.train.features, data.train.range.clone()).unwrap();
     let (shift, factor) = (&weights.tensors["output.shift"].1, weights.tensors["output.factor"].1[0]);
     predicted.iter().enumerate().map(|(i, v)| (v - shift[i % shift.len()]) / factor).collect()
 }
@@ -258,7 +258,11 @@ fn squares_are_means_over_single_rows() {
     }
     let mut squares = at.zeros_like();
     let batch = Batch::new(rows);
-    problem(&*model).squared_gradients().unwrap().mean_squared_gradient(&at, Rows::Batch(&batch), &mut squares).unwrap();
+    problem(&*model)
+        .squared_gradients()
+        .unwrap()
+        .mean_squared_gradient(&at, Rows::Batch(&batch), &mut squares)
+        .unwrap();
     close("squares", &squares.to_host(), &expected, 1e-5);
 }
 
@@ -445,7 +449,8 @@ fn weights_predict_what_the_layer_makes_of_raw_rows() {
     assert_eq!(predictor.outputs().len(), 6);
     let mut square = 0.0;
     for (i, row) in data.test.range.clone().enumerate() {
-        square += (0..6).map(|k| (predicted[i * 6 + k] - f64::from(data.test.targets.get(row, k))).powi(2)).sum::<f64>();
+        square +=
+            (0..6).map(|k| (predicted[i * 6 + k] - f64::from(data.test.targets.get(row, k))).powi(2)).sum::<f64>();
     }
     let told = model.evaluate(&at, Split::Test).unwrap();
     assert!((square / 100.0 / told.squared_error.unwrap() - 1.0).abs() < 1e-4);

@@ -61,8 +61,8 @@ pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<()> {
     let mut columns: Vec<Column> = (0..pairs.width).map(|j| column("x", &pairs.inputs, j)).collect();
     columns.extend((0..pairs.width).map(|j| column("y", &pairs.outputs, j)));
     let rows = pairs.inputs.len() / pairs.width.max(1);
-    let mut frame =
-        DataFrame::new(rows, columns).map_err(|error| Error::Numeric(format!("{}: {error}", arguments.out.display())))?;
+    let mut frame = DataFrame::new(rows, columns)
+        .map_err(|error| Error::Numeric(format!("{}: {error}", arguments.out.display())))?;
     write_table(&mut frame, &arguments.out, arguments.format)?;
     output::text(&format!("{rows} rows of {} recorded into {}\n", arguments.layer, arguments.out.display()))
 }

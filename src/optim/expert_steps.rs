@@ -249,7 +249,8 @@ impl ExpertSteps {
         let layer = self.layer.as_ref().expect("started before the first step");
         let like = &self.like[0];
         for (i, share) in sums.experts.iter().enumerate() {
-            let Some((rows, new)) = share.as_ref().and_then(|share| Some((share.rows as f64, share.grams.as_ref()?))) else {
+            let Some((rows, new)) = share.as_ref().and_then(|share| Some((share.rows as f64, share.grams.as_ref()?)))
+            else {
                 continue;
             };
             oracle.finite("a Gram matrix", new.input.trace() + new.output.trace() + new.masks.trace())?;
@@ -262,7 +263,8 @@ impl ExpertSteps {
             });
             let old = self.sizes.memory * kept.weight;
             kept.weight = old + rows;
-            for (mean, new) in [(&mut kept.input, &new.input), (&mut kept.output, &new.output), (&mut kept.masks, &new.masks)]
+            for (mean, new) in
+                [(&mut kept.input, &new.input), (&mut kept.output, &new.output), (&mut kept.masks, &new.masks)]
             {
                 mean.axpby(old / kept.weight, rows / kept.weight, new);
             }
@@ -291,7 +293,7 @@ impl ExpertSteps {
             .kept
             .par_iter()
             .zip(&self.inverses)
-            .map(|(kept, inverse)| {
+            .map(|(kept, inverse)| -> Result<Option<Inverses>> {
                 let (Some(kept), None) = (kept, inverse) else { return Ok(None) };
                 let metric = match (&kept.metric, beta) {
                     (Some(metric), Some(beta)) => Some(metric.inverse(damping(metric, beta))?),

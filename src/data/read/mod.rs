@@ -180,7 +180,9 @@ fn several_targets(path: &Path, table: Table, prefix: &str) -> Result<Table> {
     let (targets, features): (Vec<usize>, Vec<usize>) = (0..table.columns.len()).partition(is_target);
     if features.is_empty() {
         let remedy = "give a longer beginning of the targets' names";
-        return Err(DataError::new(path, format!("all columns are targets: all names begin with {prefix:?}"), remedy).into());
+        return Err(
+            DataError::new(path, format!("all columns are targets: all names begin with {prefix:?}"), remedy).into()
+        );
     }
     let rows = table.rows();
     let from = &table.features;
@@ -302,9 +304,7 @@ pub(in crate::data) fn encode_targets(
         (Some(_), _) => Some(TaskKind::Regression),
         (None, task) => task.or_else(by_format),
     };
-    targets
-        .classify(task)
-        .map_err(|(finding, remedy)| DataError::new(path, finding, remedy).at_column(name).into())
+    targets.classify(task).map_err(|(finding, remedy)| DataError::new(path, finding, remedy).at_column(name).into())
 }
 
 /// Lays `n` targets out as an `n x 1` matrix.

@@ -4,10 +4,10 @@ use crate::device::Matrix;
 use crate::error::Result;
 use crate::oracle::{
     Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, ExpertEquations, ExpertLayer, ExpertQuestion,
-    ExpertSums, FactoredLayer, FisherTargets, Gradient, Head,
-    HeadEquations, HeadSystem, Information, JointStep, KroneckerFactors, KroneckerPair, Layer, LayerSplitting, Layout,
-    LocalStep, LocalSums, LocalVariables, NormalEquations, NormalSystem, Offer, Problem, RowResiduals, Rows,
-    Separation, Smoothness, SquaredGradients, Value, Vector,
+    ExpertSums, FactoredLayer, FisherTargets, Gradient, Head, HeadEquations, HeadSystem, Information, JointStep,
+    KroneckerFactors, KroneckerPair, Layer, LayerSplitting, Layout, LocalStep, LocalSums, LocalVariables,
+    NormalEquations, NormalSystem, Offer, Problem, RowResiduals, Rows, Separation, Smoothness, SquaredGradients, Value,
+    Vector,
 };
 use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;

@@ -101,7 +101,8 @@ fn built(entry: &ModelEntry, recipe: &Recipe, rows: usize) -> Option<Case> {
     let values = given.map(|(key, text)| ((*key).to_owned(), value(text))).collect();
     let settings = Settings::check(entry.name, entry.settings, &values).ok()?;
     let model = tasks().into_iter().find_map(|task| entry.build(&data(rows, task), &settings).ok())?;
-    let told: Vec<_> = recipe.settings.iter().filter(|(key, _)| matches!(*key, "hidden" | "activation" | "experts")).collect();
+    let told: Vec<_> =
+        recipe.settings.iter().filter(|(key, _)| matches!(*key, "hidden" | "activation" | "experts")).collect();
     let name = match told.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ") {
         shape if shape.is_empty() => entry.name.to_owned(),
         shape => format!("{} with {shape}", entry.name),

@@ -61,8 +61,7 @@ impl Layer {
     ) -> JobEquations {
         let (shape, job) = (self.shape, &routing.jobs[index]);
         let places = Places::new(shape, question.with_grams);
-        let mut made =
-            JobEquations { sum: device.zeros(places.end), loss: 0.0, gates: Vec::new(), errors: Vec::new() };
+        let mut made = JobEquations { sum: device.zeros(places.end), loss: 0.0, gates: Vec::new(), errors: Vec::new() };
         let squares = match question.step {
             TokenStep::Gradient => None,
             TokenStep::Proximal { .. } => {
@@ -162,16 +161,15 @@ impl Layer {
         keep: bool,
     ) {
         let (inputs, hidden) = (self.shape.inputs + 1, self.shape.hidden);
-        let [design, mask, ones] = &mut work.wide;
+        let [design, mask, _] = &mut work.wide;
         let (x, p) = (tile.x.view(columns), tile.p.view(columns));
         device.product(sum.view_mut(places.input, inputs, inputs), keep, x, x.t());
         device.scale_columns(design.part_mut(hidden + 1, columns), tile.a.view(columns), p);
         let design = design.part(hidden + 1, columns);
         device.product(sum.view_mut(places.output, hidden + 1, hidden + 1), keep, design, design.t());
         // p m: the gate sent down a matrix of ones with one row.
-        device.upload(ones.unit_mut(0, hidden), &vec![1.0; hidden]);
-        let (one, kept) = (ones.part(1, hidden), tile.a.part(hidden, columns));
-        device.backpropagate(Activation::Relu, mask.part_mut(hidden, columns), one, p, kept);
+        let kept = tile.a.part(hidden, columns);
+        device.backpropagate(Activation::Relu, mask.part_mut(hidden, columns), self.one_each(), p, kept);
         let mask = mask.part(hidden, columns);
         device.product(sum.view_mut(places.masks, hidden, hidden), keep, mask, mask.t());
     }
@@ -303,8 +301,8 @@ impl ExpertEquations for SwitchLayer {
             })
         };
         let has_router = shape.has_router();
-        let router =
-            has_router.then(|| self.matrix(&router, 0, shape.experts, shape.inputs + 1, 1.0 / selection.len().max(1) as f64));
+        let router = has_router
+            .then(|| self.matrix(&router, 0, shape.experts, shape.inputs + 1, 1.0 / selection.len().max(1) as f64));
         let value = loss / divisor + balance * load.imbalance();
         let experts = sums.into_iter().enumerate().map(share).collect();
         let mut cost = self.cost(selection.len(), 2.0, 1.0);

@@ -223,7 +223,7 @@ pub(super) struct Work {
     /// Derivatives in `U x`.
     pub g: Sheet,
     pub dots: Sheet,
-    /// As wide as the widest of the others, three of them.
+    /// As wide as the widest of the others.
     pub wide: [Sheet; 3],
 }
 
@@ -241,6 +241,7 @@ pub(super) struct Layer {
     pub shape: Shape,
     pub layout: Arc<Layout>,
     zeros: Array,
+    ones: Array,
     rooms: Mutex<Vec<Room>>,
     blocks: Mutex<Vec<(usize, Block)>>,
 }
@@ -252,8 +253,9 @@ impl Layer {
     pub fn new(device: Device, shape: Shape) -> Self {
         let blocks = shape.blocks();
         let layout = Layout::on(&device, blocks.iter().map(|(name, rows, columns)| (name.as_str(), *rows, *columns)));
-        let zeros = device.zeros(shape.hidden);
-        Self { device, shape, layout, zeros, rooms: Mutex::default(), blocks: Mutex::default() }
+        let (zeros, mut ones) = (device.zeros(shape.hidden), device.zeros(shape.hidden));
+        device.fill(&mut ones, 1.0);
+        Self { device, shape, layout, zeros, ones, rooms: Mutex::default(), blocks: Mutex::default() }
     }
 
     /// `U` of an expert.
@@ -276,6 +278,11 @@ impl Layer {
     /// Zeros, a number for each hidden unit.
     pub fn no_bias(&self) -> View<'_> {
         self.zeros.view(0, 1, self.shape.hidden)
+    }
+
+    /// Ones, a number for each hidden unit.
+    pub fn one_each(&self) -> View<'_> {
+        self.ones.view(0, 1, self.shape.hidden)
     }
 
     fn with_ones(&self, units: usize, columns: usize) -> Sheet {
@@ -470,7 +477,15 @@ impl Layer {
     }
 
     /// Sends `e`, derivatives in the layer's outputs, down to `g`, those in `U x`; times the gate they stand in `d`.
-    pub fn descend(&self, device: &dyn Backend, at: &Array, expert: usize, columns: usize, tile: &Tile, work: &mut Work) {
+    pub fn descend(
+        &self,
+        device: &dyn Backend,
+        at: &Array,
+        expert: usize,
+        columns: usize,
+        tile: &Tile,
+        work: &mut Work,
+    ) {
         let hidden = self.shape.hidden;
         device.scale_columns(work.d.view_mut(columns), work.e.view(columns), tile.p.view(columns));
         let (weight, kept) = (self.output_weight(at, expert), tile.a.part(hidden, columns));

@@ -37,14 +37,21 @@ pub const SWITCH_LAYER: ModelEntry = ModelEntry {
     settings: &[
         Setting::whole("experts", "16", 1, 1 << 14, "experts; 1: a dense layer without a router"),
         Setting::whole("hidden", "64", 1, 1 << 16, "rectifiers of every expert"),
-        Setting::real("balance", "0.01", 0.0, f64::INFINITY, "alpha: weight of the loss that balances the experts' load"),
+        Setting::real(
+            "balance",
+            "0.01",
+            0.0,
+            f64::INFINITY,
+            "alpha: weight of the loss that balances the experts' load",
+        ),
         Setting::choice(
             "start",
             "k-means",
             &["k-means", "plain"],
             "the router: by centres of training rows, or at random; output matrices by ridge regression either way",
         ),
-        Setting::real("gate_scale", "0.1", 0.0, 1e3, "factor of the router's logits at the start").of("start", &["k-means"]),
+        Setting::real("gate_scale", "0.1", 0.0, 1e3, "factor of the router's logits at the start")
+            .of("start", &["k-means"]),
         Setting::whole("start_rows", "8000", 1, 1 << 40, "training rows that the start is fitted to"),
     ],
     random_start: true,

@@ -118,11 +118,21 @@ impl Layer {
         self.for_blocks(at, part, rows, |block, routing| {
             total.load.add(routing);
             let sums = self.for_jobs(routing, |device, index, room| {
-                self.job_sum(device, at, block, routing, index, room, factor as f32, |device, columns, room, sum, keep| {
-                    let Room { tile, work } = room;
-                    let views = [work.g.view(columns), tile.x.view(columns), work.d.view(columns), tile.a.view(columns)];
-                    self.expert_products(device, views, sum, keep);
-                })
+                self.job_sum(
+                    device,
+                    at,
+                    block,
+                    routing,
+                    index,
+                    room,
+                    factor as f32,
+                    |device, columns, room, sum, keep| {
+                        let Room { tile, work } = room;
+                        let views =
+                            [work.g.view(columns), tile.x.view(columns), work.d.view(columns), tile.a.view(columns)];
+                        self.expert_products(device, views, sum, keep);
+                    },
+                )
             });
             total.loss += sums.iter().map(|made| made.loss).sum::<f64>();
             self.add_experts(routing, sums.iter().map(|made| &made.sum), gradient);
@@ -207,14 +217,25 @@ struct LayerCurvature<'a> {
 
 impl LayerCurvature<'_> {
     /// Adds a block's part of `G v` to `product`, `factor` one by the number of rows.
-    fn add(&self, block: &Block, routing: &Routing, kept: Option<&[Vec<Tile>]>, v: &Array, factor: f32, product: &mut Array) {
+    fn add(
+        &self,
+        block: &Block,
+        routing: &Routing,
+        kept: Option<&[Vec<Tile>]>,
+        v: &Array,
+        factor: f32,
+        product: &mut Array,
+    ) {
         let layer = &self.problem.layer;
         let (shape, at) = (layer.shape, self.at.array());
         let logits = if shape.has_router() { layer.logits(layer.router(v), block) } else { Vec::new() };
         // dp_i = p_i (du_i - sum_k p_k du_k)
         let gate_tangent = |token: u32, expert: usize| {
+            if logits.is_empty() {
+                return 0.0;
+            }
             let p = routing.probabilities(token);
-            let Some(du) = logits.get(token as usize * p.len()..).map(|rest| &rest[..p.len()]) else { return 0.0 };
+            let du = &logits[token as usize * p.len()..][..p.len()];
             let mean: f32 = p.iter().zip(du).map(|(p, du)| p * du).sum();
             p[expert] * (du[expert] - mean)
         };

@@ -30,15 +30,16 @@ impl LayerPredictor {
         let experts = (0..).take_while(|i| weights.tensors.contains_key(&format!("expert{i}.input.weight"))).count();
         let rows = |key: &str| Ok::<_, Error>(tensor(key)?.1.len());
         let (hidden, outputs) = (rows("expert0.input.bias")?, rows("expert0.output.bias")?);
-        let layer =
-            Layer::new(Device::new(Cpu::default()), Shape { inputs: columns.len(), hidden, outputs, experts });
+        let layer = Layer::new(Device::new(Cpu::default()), Shape { inputs: columns.len(), hidden, outputs, experts });
         let mut values: Vec<f32> = Vec::with_capacity(layer.layout.len());
         for block in layer.layout.blocks() {
             let [weight, bias] = ["weight", "bias"].map(|part| format!("{}.{part}", block.name));
             let inputs = block.columns - 1;
             let (shape, weight_values) = tensor(&weight)?;
             let biases = &tensor(&bias)?.1;
-            if shape[..] != [block.rows, inputs] || weight_values.len() != block.rows * inputs || biases.len() != block.rows
+            if shape[..] != [block.rows, inputs]
+                || weight_values.len() != block.rows * inputs
+                || biases.len() != block.rows
             {
                 return Err(damaged(&weight));
             }

@@ -9,9 +9,7 @@
 use super::SwitchLayer;
 use crate::device::{Matrix, Selection};
 use crate::error::Result;
-use crate::oracle::{
-    Batch, ExpertEquations as _, ExpertQuestion, RouterSignal, Rows, TokenStep, Vector, draw_rows,
-};
+use crate::oracle::{Batch, ExpertEquations as _, ExpertQuestion, RouterSignal, Rows, TokenStep, Vector, draw_rows};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -49,7 +47,9 @@ impl SwitchLayer {
                 Start::Plain => {
                     let deviation = (0.1 / shape.inputs as f64).sqrt();
                     for row in router.chunks_exact_mut(shape.inputs + 1) {
-                        row[..shape.inputs].iter_mut().for_each(|w| *w = deviation * rng.sample::<f64, _>(StandardNormal));
+                        row[..shape.inputs]
+                            .iter_mut()
+                            .for_each(|w| *w = deviation * rng.sample::<f64, _>(StandardNormal));
                     }
                 }
             }
@@ -66,7 +66,9 @@ impl SwitchLayer {
         let question = ExpertQuestion { step: TokenStep::Gradient, signal: RouterSignal::Loss, with_grams: true };
         let sums = self.expert_sums(&at, Rows::Batch(&sample), question)?.value;
         for (expert, share) in self.expert_layer().experts.iter().zip(sums.experts) {
-            let Some((right, grams)) = share.and_then(|share| Some((share.output_right, share.grams?))) else { continue };
+            let Some((right, grams)) = share.and_then(|share| Some((share.output_right, share.grams?))) else {
+                continue;
+            };
             let inverse = grams.output.inverse(damping(&grams.output, RIDGE))?;
             at.set_matrix(&expert.output, &right.times(false, &inverse, false));
         }

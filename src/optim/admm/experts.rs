@@ -48,8 +48,7 @@ impl Optimizer for Experts {
 
     fn step(&mut self, oracle: &mut Oracle<'_>, parameters: &mut Vector) -> Result<Step> {
         let experts = &self.steps.layer().experts;
-        let penalties: Vec<f64> =
-            experts.iter().map(|expert| self.penalty_of(&expert.output, parameters)).collect();
+        let penalties: Vec<f64> = experts.iter().map(|expert| self.penalty_of(&expert.output, parameters)).collect();
         let step = TokenStep::Proximal { penalties: &penalties, steps: self.inner };
         let question = ExpertQuestion { step, signal: self.steps.signal, with_grams: false };
         self.steps.step(oracle, parameters, question)?;

@@ -34,8 +34,7 @@ impl Optimizer for Blocks {
     }
 
     fn step(&mut self, oracle: &mut Oracle<'_>, parameters: &mut Vector) -> Result<Step> {
-        let question =
-            ExpertQuestion { step: TokenStep::Gradient, signal: self.steps.signal, with_grams: false };
+        let question = ExpertQuestion { step: TokenStep::Gradient, signal: self.steps.signal, with_grams: false };
         self.steps.step(oracle, parameters, question)?;
         Ok(Step::Continue)
     }
