@@ -7,7 +7,7 @@ use crate::workbench::Workbench;
 use serde_json::{Value, json};
 
 /// The experiments in this program, by name.
-pub const EXPERIMENTS: [(&str, &str); 12] = [
+pub const EXPERIMENTS: [(&str, &str); 15] = [
     ("quickstart", include_str!("../../experiments/quickstart.toml")),
     ("higgs-logistic", include_str!("../../experiments/higgs-logistic.toml")),
     ("higgs-sample", include_str!("../../experiments/higgs-sample.toml")),
@@ -20,6 +20,9 @@ pub const EXPERIMENTS: [(&str, &str); 12] = [
     ("products", include_str!("../../experiments/products.toml")),
     ("cheap-gradient", include_str!("../../experiments/cheap-gradient.toml")),
     ("press", include_str!("../../experiments/press.toml")),
+    ("character-model", include_str!("../../experiments/character-model.toml")),
+    ("switch-layer-four-optimizers", include_str!("../../experiments/switch-layer-four-optimizers.toml")),
+    ("irls-for-moe", include_str!("../../experiments/irls-for-moe.toml")),
 ];
 
 const EXAMPLES: &str = "\

@@ -5,7 +5,6 @@ use crate::device::array::{View, ViewMut};
 use crate::device::{Activation, Array, Backend, Device, Job, Loss};
 pub(super) use crate::model::sheet::Sheet;
 use crate::oracle::Layout;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The layers of a network, from the inputs up.
