@@ -407,6 +407,13 @@ impl ExpertSteps {
             }
             parameters.copy_from(&before);
             oracle.finite("the objective after a step", value)?;
+            // Responsibilities follow another objective: the router's move is dropped first.
+            let router = self.layer.as_ref().and_then(|layer| layer.router.as_ref());
+            if let (RouterSignal::Responsibilities, Some(block), true) = (self.signal, router, fraction == 1.0) {
+                for vector in [&mut direction, &mut self.velocity[0]] {
+                    vector.write(block.start, &vec![0.0; block.range().len()]);
+                }
+            }
             direction.scale(0.5);
             fraction *= 0.5;
         }
