@@ -6,7 +6,7 @@ mod program;
 use program::Place;
 use serde_json::Value;
 
-const EXPERIMENT: &str = "budget = '30 steps'\nthreads = 1\nevaluate = '10 steps'\n\
+const EXPERIMENT: &str = "budget = '30 steps'\nthreads = 1\nevaluate = 'every 10 steps'\n\
     [[dataset]]\nname = 'small-language'\nlength = 20_000\nfacts = 20\nevaluation_tokens = 1000\n\
     [[model]]\nname = 'transformer'\npreset = 'micro-switch'\ncontext = 32\nlabel = 'switch'\n\
     [[model]]\nname = 'transformer'\npreset = 'micro-encoder-decoder'\ncontext = 32\nlabel = 'both'\n\

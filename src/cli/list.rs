@@ -7,7 +7,7 @@ use crate::workbench::Workbench;
 use serde_json::{Value, json};
 
 /// The experiments in this program, by name.
-pub const EXPERIMENTS: [(&str, &str); 15] = [
+pub const EXPERIMENTS: [(&str, &str); 17] = [
     ("quickstart", include_str!("../../experiments/quickstart.toml")),
     ("higgs-logistic", include_str!("../../experiments/higgs-logistic.toml")),
     ("higgs-sample", include_str!("../../experiments/higgs-sample.toml")),
@@ -23,6 +23,8 @@ pub const EXPERIMENTS: [(&str, &str); 15] = [
     ("character-model", include_str!("../../experiments/character-model.toml")),
     ("switch-layer-four-optimizers", include_str!("../../experiments/switch-layer-four-optimizers.toml")),
     ("irls-for-moe", include_str!("../../experiments/irls-for-moe.toml")),
+    ("tiny-shakespeare", include_str!("../../experiments/tiny-shakespeare.toml")),
+    ("switch-vs-dense", include_str!("../../experiments/switch-vs-dense.toml")),
 ];
 
 const EXAMPLES: &str = "\

@@ -78,7 +78,6 @@ fn model_data(table: &Table, splits: &Splits) -> ModelData {
 /// fingerprint is that of the source, of which two stores may hold different columns as the target. Of a corpus, whose
 /// fingerprint tells all, what its tokens are and how many.
 #[must_use]
-#[must_use]
 pub fn layout(data: &Data) -> String {
     content_hash(&match data {
         Data::Table(table) => json!({ "columns": table.columns, "task": table.task, "rows": table.rows() }),

@@ -115,20 +115,6 @@ impl TokenBatch {
     pub fn predicted(&self) -> usize {
         self.targets.iter().filter(|&&target| target != NO_ROW).count()
     }
-
-    /// Some of the sequences.
-    pub(super) fn part(&self, from: usize, to: usize) -> Self {
-        let cut = |tokens: &[u32]| {
-            let each = tokens.len() / self.sequences.max(1);
-            tokens[from * each..to * each].to_vec()
-        };
-        Self {
-            sequences: to - from,
-            encoder: cut(&self.encoder),
-            decoder: cut(&self.decoder),
-            targets: cut(&self.targets),
-        }
-    }
 }
 
 /// Mixes two numbers into one (the finalizer of SplitMix64).
@@ -162,6 +148,5 @@ mod tests {
             assert!((token, target) == (30, own) || (token, target) == (own, NO_ROW));
         }
         assert!(batch.predicted() >= 2);
-        assert_eq!(batch.part(1, 2).encoder, batch.encoder[8..]);
     }
 }

@@ -435,7 +435,9 @@ impl Core {
         }
         for s in (0..stacks).rev() {
             self.backward_stack(w, s, pass, flow, routers, sum);
-            std::mem::swap(&mut flow.d, &mut flow.across);
+            if s > 0 {
+                std::mem::swap(&mut flow.d, &mut flow.across);
+            }
         }
     }
 
