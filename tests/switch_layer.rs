@@ -2,7 +2,7 @@
 //! by the script beside it), derivatives by finite differences, invariance under exchanged experts, a single expert as a dense
 //! layer, steps of IRLS and ADMM that lower its objective, and optimizers of every kind that fit it.
 
-use parsimony::data::{Examples, Task};
+use parsimony::data::{Examples, ReadOptions, Task, read};
 use parsimony::device::Panels;
 use parsimony::model::{self, Model, ModelData, Split};
 use parsimony::optim::{self, Optimizer, minimize};
@@ -467,4 +467,22 @@ fn what_does_not_fit_is_refused_by_name() {
     assert!(linear.build(&few(20), &settings).err().unwrap().to_string().contains("3 targets"));
     let model = build(&few(60), &layer(2, 3, 0.0));
     assert!(problem(&*model).layer_splitting().is_err() && problem(&*model).normal_equations().is_err());
+}
+
+#[test]
+fn columns_that_begin_alike_are_several_targets() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pairs.csv");
+    std::fs::write(&path, "y0,x0,y1,x1\n1,2,3,4\n5,6,7,8\n9,10,11,12.5\n").unwrap();
+    let options = |target: &str| ReadOptions { target: Some(target.into()), ..ReadOptions::default() };
+    let table = read(&path, &options("y*")).unwrap();
+    assert_eq!(
+        (table.columns, table.targets.columns(), table.task),
+        (vec!["x0".into(), "x1".into()], 2, Task::Regression)
+    );
+    assert_eq!((table.targets.get(1, 0), table.targets.get(1, 1), table.features.get(2, 1)), (5.0, 7.0, 12.5));
+    for (target, what) in [("z*", "begins with \"z\""), ("*", "all columns are targets")] {
+        let refused = read(&path, &options(target)).unwrap_err().to_string();
+        assert!(refused.contains("pairs.csv") && refused.contains(what), "{refused}");
+    }
 }
