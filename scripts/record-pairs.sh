@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=${PARSIMONY_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/parsimony}
-directory=${PARSIMONY_DATA_DIR:-$cache}
+directory=${PARSIMONY_DATA_DIR:-$cache/datasets}
 mkdir -p "$directory"
 cargo run --release --locked -q -- run experiments/character-model.toml
 cargo run --release --locked -q -- record runs/character-model/cells/* --layer decoder.0 --rows 65000 \
