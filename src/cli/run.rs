@@ -1,9 +1,10 @@
 //! `run`: plans an experiment and runs what is not done yet.
 
 use super::{Format, output};
+use crate::claim::Verdict;
 use crate::error::Result;
 use crate::experiment::{
-    self, CellConfig, Options, Outcome, Plan, Spec, State, count_interruptions, say, state_of, write_json,
+    self, CellConfig, Options, Outcome, Plan, Spec, State, count_interruptions, identity, say, state_of, write_json,
 };
 use crate::report::{runs, verdict};
 use crate::workbench::Workbench;
@@ -85,7 +86,10 @@ pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let Arguments { force, quiet, memory, .. } = *arguments;
-    let outcome = run_and_judge(workbench, &spec, &folder, force, quiet, memory)?;
+    let (outcome, verdict) = run_and_judge(workbench, &spec, &folder, force, quiet, memory)?;
+    if let Some(verdict) = verdict {
+        output::text(&verdict::text(&verdict))?;
+    }
     if outcome.interrupted {
         // With --force, the same command would begin anew.
         let how = if arguments.force { "it again without --force" } else { "the same command again" };
@@ -103,7 +107,7 @@ pub fn run_and_judge(
     force: bool,
     quiet: bool,
     memory: Option<u64>,
-) -> Result<Outcome> {
+) -> Result<(Outcome, Option<Verdict>)> {
     let plan = with_import_bar(|progress| Plan::new(spec, workbench, progress))?;
     count_interruptions()?;
     let options = Options { folder: folder.to_owned(), force, quiet, memory };
@@ -122,17 +126,21 @@ pub fn run_and_judge(
             folder.display()
         ));
     }
-    if !outcome.interrupted && !spec.claim.expectations.is_empty() {
-        judge(folder)?;
-    }
-    Ok(outcome)
+    let verdict = if outcome.interrupted { None } else { judge(spec, folder)? };
+    Ok((outcome, verdict))
 }
 
-/// Judges the claim of a run, keeps the verdict in `verdict.json` and prints it.
-fn judge(folder: &Path) -> Result<()> {
-    let Some(verdict) = verdict::verdict(&runs::load(folder)?)? else { return Ok(()) };
-    write_json(&folder.join("verdict.json"), &verdict)?;
-    output::text(&verdict::text(&verdict))
+/// Judges the claim of a run, if it states expectations, and keeps the verdict in `verdict.json`.
+fn judge(spec: &Spec, folder: &Path) -> Result<Option<Verdict>> {
+    if spec.claim.expectations.is_empty() {
+        return Ok(None);
+    }
+    let mut verdict = verdict::verdict(&runs::load(folder)?)?;
+    if let Some(verdict) = &mut verdict {
+        verdict.experiment = Some(identity(&spec.text));
+        write_json(&folder.join("verdict.json"), verdict)?;
+    }
+    Ok(verdict)
 }
 
 fn counted(cells: usize) -> String {
