@@ -266,6 +266,8 @@ impl Run<'_> {
             ("validation_loss", or_nan(validation.loss)),
             ("validation_accuracy", or_nan(validation.accuracy)),
             ("validation_squared_error", or_nan(validation.squared_error)),
+            ("validation_explained_variance", or_nan(validation.explained_variance)),
+            ("validation_explained_beyond_linear", or_nan(validation.explained_beyond_linear)),
             ("validation_bits_per_character", or_nan(validation.bits_per_character)),
             ("validation_grammar_loss", or_nan(validation.grammar_loss)),
             ("validation_fact_loss", or_nan(validation.fact_loss)),
@@ -274,6 +276,8 @@ impl Run<'_> {
             ("test_accuracy", or_nan(test.accuracy)),
             ("test_auc", or_nan(test.auc)),
             ("test_squared_error", or_nan(test.squared_error)),
+            ("test_explained_variance", or_nan(test.explained_variance)),
+            ("test_explained_beyond_linear", or_nan(test.explained_beyond_linear)),
             ("test_bits_per_character", or_nan(test.bits_per_character)),
             ("test_grammar_loss", or_nan(test.grammar_loss)),
             ("test_fact_loss", or_nan(test.fact_loss)),
@@ -379,6 +383,10 @@ impl Run<'_> {
             result.train_squared_error = value("train_squared_error");
             result.validation_squared_error = value("validation_squared_error");
             result.test_squared_error = value("test_squared_error");
+            result.validation_explained_variance = value("validation_explained_variance");
+            result.validation_explained_beyond_linear = value("validation_explained_beyond_linear");
+            result.test_explained_variance = value("test_explained_variance");
+            result.test_explained_beyond_linear = value("test_explained_beyond_linear");
             result.validation_bits_per_character = value("validation_bits_per_character");
             result.validation_grammar_loss = value("validation_grammar_loss");
             result.validation_fact_loss = value("validation_fact_loss");
@@ -387,6 +395,8 @@ impl Run<'_> {
             result.test_grammar_loss = value("test_grammar_loss");
             result.test_fact_loss = value("test_fact_loss");
             result.test_sum_loss = value("test_sum_loss");
+            let dead = self.trace.columns().get("model.dead_experts").and_then(|column| column.get(row));
+            result.dead_experts = dead.filter(|count| !count.is_nan()).map(|&count| count as u64);
             result.parameters_nonzero = Some(counts.nonzero);
             result.parameter_compressed_bytes = Some(compressed_bytes(&point));
             let weights = self.model.weights(&point);

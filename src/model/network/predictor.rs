@@ -66,7 +66,7 @@ impl NetworkPredictor {
             _ if widths[layers] == 1 => Loss::Logistic,
             _ => Loss::Softmax,
         };
-        if code.is_none() && widths[layers] != 1 && widths[layers] != classes.len() {
+        if code.is_none() && widths[layers] != 1 && !classes.is_empty() && widths[layers] != classes.len() {
             return Err(damaged("classes"));
         }
         let (shift, factor) = (tensor("input.shift")?.1.clone(), tensor("input.factor")?.1.clone());
@@ -122,6 +122,7 @@ impl Predictor for NetworkPredictor {
     fn outputs(&self) -> Vec<String> {
         match self.code {
             Some(code) => (1..=self.stack.layers[code].outputs).map(|unit| format!("code_{unit}")).collect(),
+            None if self.classes.is_empty() => crate::model::target_names(self.stack.outputs()),
             None => crate::model::output_names(&self.classes),
         }
     }

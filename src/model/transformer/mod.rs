@@ -18,6 +18,7 @@ pub mod hugging_face;
 mod layout;
 pub mod presets;
 mod problem;
+mod record;
 mod routing;
 mod settings;
 mod stack;
@@ -25,7 +26,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 
-use super::{Evaluation, Model, ParameterCounts, RowOutcomes, Split, TokenLosses, Weights};
+use super::{Evaluation, LayerPairs, Model, ParameterCounts, RowOutcomes, Split, TokenLosses, Weights};
 use crate::device::cpu::Cpu;
 use crate::device::{Array, Device, NO_ROW};
 use crate::error::{Error, Result};
@@ -375,6 +376,10 @@ impl Model for Transformer {
 
     fn is_convex(&self) -> bool {
         false
+    }
+
+    fn layer_pairs(&self, weights: &Weights, layer: &str, rows: usize) -> Result<Option<LayerPairs>> {
+        Ok(Some(self.pairs(&self.parameters(weights)?, layer, rows)?))
     }
 
     fn notes(&self, parameters: &Vector) -> Result<Vec<(&'static str, f64)>> {
