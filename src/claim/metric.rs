@@ -63,6 +63,7 @@ pub const METRICS: [Metric; 36] = [
     metric("train_seconds", Noise::Clock),
     metric("peak_resident_bytes", Noise::Clock),
     metric("peak_anonymous_bytes", Noise::Clock),
+    metric("peak_device_bytes", Noise::Seed),
     to_target("time_to_target", Noise::Clock),
     to_target("steps_to_target", Noise::Seed),
     to_target("passes_to_target", Noise::Seed),

@@ -1,6 +1,7 @@
 //! `run`: plans an experiment and runs what is not done yet.
 
 use super::{Format, output};
+use crate::device::DeviceWish;
 use crate::error::Result;
 use crate::experiment::{
     self, CellConfig, Options, Outcome, Plan, Spec, State, count_interruptions, say, state_of, write_json,
@@ -17,6 +18,7 @@ Examples:
   parsimony run experiments/higgs-logistic.toml --dry-run
   parsimony run mine.toml --out /tmp/mine            another folder than runs/NAME
   parsimony run mine.toml --force                    run finished cells again
+  parsimony run mine.toml --device cuda              networks on the first GPU
 
 An experiment that was interrupted, by Ctrl-C or by a crash, goes on where it was when it is run again (without --force).
 Pairs that do not fit are skipped with the reason, which is no failure. Exit code 1 says that at least one cell failed or
@@ -42,6 +44,10 @@ pub struct Arguments {
     /// piece by piece in every pass [default: what is available]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
+    /// Where models that can live on a GPU do: cpu, cuda (the first GPU), cuda:N, or auto, a GPU if there is one that can be
+    /// used [default: the file's, else cpu]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceWish>,
     /// Show no progress
     #[arg(long, short)]
     quiet: bool,
@@ -77,7 +83,8 @@ pub fn size(text: &str) -> std::result::Result<u64, String> {
 }
 
 pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
-    let spec = load(workbench, &arguments.file)?;
+    let mut spec = load(workbench, &arguments.file)?;
+    spec.device = arguments.device.unwrap_or(spec.device);
     let folder = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(&spec.name));
     if arguments.dry_run {
         let plan = with_import_bar(|progress| Plan::new(&spec, workbench, progress))?;

@@ -6,12 +6,15 @@
 
 pub mod array;
 mod backend;
+mod choice;
 pub mod cpu;
+pub mod cuda;
 mod matrix;
 pub mod panels;
 
 pub use array::Array;
 pub use backend::{Activation, AdamStep, Backend, BlockBody, Device, Job, Loss, Table};
+pub use choice::{DeviceName, DeviceWish, current, use_backend, use_device};
 pub use cpu::design::Selection;
 pub use matrix::Matrix;
 pub use panels::{PANEL_ROWS, Panels};
