@@ -7,11 +7,15 @@
 mod machine;
 
 use machine::Emulation;
+use parsimony::data::{Examples, Task};
 use parsimony::device::cpu::Cpu;
 use parsimony::device::cuda::comparison::{compare, table};
-use parsimony::device::cuda::{Cuda, source};
-use parsimony::device::{Backend, Job};
-use std::collections::BTreeSet;
+use parsimony::device::cuda::{Cuda, compiler, source};
+use parsimony::device::{Backend, Job, Panels, use_backend};
+use parsimony::model::{self, Model, ModelData};
+use parsimony::optim::{self, minimize};
+use parsimony::oracle::{Problem, SettingValue, Settings};
+use std::collections::{BTreeMap, BTreeSet};
 
 const COLUMNS: usize = 300;
 
@@ -58,4 +62,86 @@ fn a_full_memory_is_an_error_in_words_and_nothing_is_made_up() {
     let error = device.for_blocks(job, &mut device.zeros(0), &|_, _, _, _| Ok(0.0)).unwrap_err();
     assert!(error.to_string().contains("memory is full: 8000 bytes"), "{error}");
     assert_eq!(device.peak_bytes(), Some(4 * 500));
+}
+
+/// NVIDIA's own compiler with its assembler, for the A100's and the H100's architecture.
+#[test]
+fn nvrtc_compiles_every_kernel() {
+    let Some((major, minor)) = compiler::version() else {
+        assert!(std::env::var_os("PARSIMONY_REQUIRE_NVRTC").is_none(), "libnvrtc was not found; see scripts/nvrtc.sh");
+        eprintln!("skipped: no libnvrtc on the library path; scripts/nvrtc.sh brings one");
+        return;
+    };
+    for architecture in [80, 90] {
+        let code = compiler::compile(architecture).unwrap();
+        // Machine code is an ELF file; it names every kernel.
+        assert_eq!(&code[..4], b"\x7fELF", "sm_{architecture}");
+        for kernel in source::kernels() {
+            let is_there = code.windows(kernel.len()).any(|bytes| bytes == kernel.as_bytes());
+            assert!(is_there, "{kernel} is not in the code for sm_{architecture}");
+        }
+        println!("NVRTC {major}.{minor}: sm_{architecture}, {} kernels, {} bytes", source::kernels().len(), code.len());
+    }
+}
+
+fn data(rows: usize, columns: usize, classes: usize) -> ModelData {
+    let wave = |r: usize, c: usize| (1.0 + 3.0 * r as f64 + 7.0 * c as f64).sin() as f32;
+    let features = Panels::from_fn(rows, columns, wave);
+    let targets = Panels::from_fn(rows, 1, |r, _| ((r * r + r / 2) % classes) as f32);
+    let part = || Examples { features: features.clone(), targets: targets.clone(), range: 0..rows };
+    ModelData {
+        train: part(),
+        validation: part(),
+        test: part(),
+        task: Task::Classes((0..classes).map(|c| format!("c{c}")).collect()),
+        columns: (0..columns).map(|c| format!("x{c}")).collect(),
+    }
+}
+
+fn network(data: &ModelData, activation: &str) -> Box<dyn Model> {
+    let entry = model::registry().into_iter().find(|entry| entry.name == "mlp").unwrap();
+    let given: BTreeMap<String, SettingValue> = [("hidden", "7-5"), ("activation", activation)]
+        .map(|(key, word)| (key.to_owned(), SettingValue::Word(word.into())))
+        .into();
+    (entry.build)(data, &Settings::check("test", entry.settings, &given).unwrap()).unwrap()
+}
+
+/// A few steps of every optimizer that can train a network end where they end on the CPU: the whole of the host's side.
+/// The only test of this file that builds models, because the device of a process is one.
+#[test]
+fn every_optimizer_trains_a_network_as_on_the_cpu() {
+    let Some(emulation) = Emulation::new(0) else { return };
+    let data = data(301, 5, 3);
+    let start = |model: &dyn Model| {
+        let mut reached = BTreeMap::new();
+        for entry in optim::registry() {
+            let settings = Settings::check("test", entry.settings, &BTreeMap::new()).unwrap();
+            if entry.needs_with(&settings).into_iter().any(|need| model.offers(need).is_err()) {
+                continue;
+            }
+            let problem: &dyn Problem = model;
+            let fit = minimize(&entry, &settings, problem, 1, 3).unwrap();
+            let objective = model.objective(&fit.parameters).unwrap().0;
+            reached.insert(entry.name, (objective, fit.parameters.to_host()));
+        }
+        reached
+    };
+    let on_cpu: Vec<_> = ["relu", "gelu"].map(|activation| start(&*network(&data, activation))).into();
+    use_backend(Cuda::on(emulation.clone()));
+    let on_gpu = ["relu", "gelu"].map(|activation| start(&*network(&data, activation)));
+    for (cpu, gpu) in on_cpu.iter().zip(&on_gpu) {
+        assert!(cpu.len() >= 8 && cpu.len() == gpu.len(), "optimizers: {:?}", cpu.keys());
+        for (name, (objective, parameters)) in cpu {
+            let (found, at) = &gpu[name];
+            let norm = parameters.iter().map(|p| p * p).sum::<f64>().sqrt();
+            let gap = parameters.iter().zip(at).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt() / norm;
+            println!("{name}: objective {objective:.7} and {found:.7}, parameters differ by {gap:.1e}");
+            assert!(
+                (objective - found).abs() < 1e-4 * objective.abs() && gap < 1e-3,
+                "{name}: {objective} {found} {gap}"
+            );
+        }
+    }
+    let seen = emulation.seen.lock().unwrap();
+    assert!(seen.violations.is_empty(), "{:?}", seen.violations);
 }

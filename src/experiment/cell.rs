@@ -66,6 +66,10 @@ fn attempt(workbench: &Workbench, folder: &CellFolder, config: &CellConfig, cloc
     let entry = workbench.optimizer(&config.optimizer.name)?;
     let settings = Settings::check("config.json, hyperparameters", entry.settings, &config.hyperparameters)?;
     use_device(config.device, cache_dir().as_deref())?;
+    if config.device != DeviceName::Cpu {
+        let gpu = Some(device::current().name());
+        write_json(&folder.environment(), &Environment { gpu, ..Environment::gather(config.threads) })?;
+    }
     let opened = problem::open(workbench, config, &problem::model_settings(workbench, config)?)?;
     let model = &*opened.model;
     let device = device::current();
