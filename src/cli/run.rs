@@ -1,7 +1,8 @@
 //! `run`: plans an experiment and runs what is not done yet.
 
 use super::{Format, output};
-use crate::device::DeviceWish;
+use crate::device::cuda::probe;
+use crate::device::{DeviceName, DeviceWish};
 use crate::error::Result;
 use crate::experiment::{
     self, CellConfig, Options, Outcome, Plan, Spec, State, count_interruptions, say, state_of, write_json,
@@ -112,6 +113,9 @@ pub fn run_and_judge(
     memory: Option<u64>,
 ) -> Result<Outcome> {
     let plan = with_import_bar(|progress| Plan::new(spec, workbench, progress))?;
+    if spec.device == DeviceWish::Auto && !quiet {
+        say(format_args!("device auto: {}", what_auto_is(&plan)));
+    }
     count_interruptions()?;
     let options = Options { folder: folder.to_owned(), force, quiet, memory };
     let outcome = experiment::run(spec, &plan, &options)?;
@@ -133,6 +137,17 @@ pub fn run_and_judge(
         judge(folder)?;
     }
     Ok(outcome)
+}
+
+/// Where `auto` puts the cells of a plan, and why not on a GPU.
+fn what_auto_is(plan: &Plan) -> String {
+    match plan.cells.iter().find(|cell| cell.device != DeviceName::Cpu) {
+        Some(cell) => format!("{} for models that can live on a GPU", cell.device),
+        None => {
+            let obstacle = probe().obstacle.unwrap_or_else(|| "no model of this experiment can live on a GPU".into());
+            format!("the CPU, because {obstacle}")
+        }
+    }
 }
 
 /// Judges the claim of a run, keeps the verdict in `verdict.json` and prints it.
@@ -204,7 +219,9 @@ pub fn show(plan: &Plan, folder: &Path, format: Format) -> Result<()> {
     });
     let mut text =
         output::table(["cell", "dataset", "model", "optimizer", "hyperparameters", "seed", "budget", "state"], rows);
-    text.push_str(&format!("\n{} in {}\n", counted(plan.cells.len()), folder.display()));
+    let on_gpus = plan.cells.iter().filter(|cell| cell.device != DeviceName::Cpu).count();
+    let on_gpus = if on_gpus == 0 { String::new() } else { format!(", {on_gpus} on a GPU") };
+    text.push_str(&format!("\n{} in {}{on_gpus}\n", counted(plan.cells.len()), folder.display()));
     if !plan.skipped.is_empty() {
         let rows = plan.skipped.iter().map(|skipped| {
             let cell = &skipped.cell;
