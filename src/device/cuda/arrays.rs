@@ -2,7 +2,7 @@
 //!
 //! The host waits only where a number comes back to it. Sums are formed in two stages whose shape follows from sizes alone, so
 //! that the same device gives the same bits every time. Factorizations are done on the host, in `f64`, as on the CPU.
-//! No operation here can answer an error, so the first fault is kept and [`Backend::for_blocks`] reports it (see [`Core`]).
+//! No operation here can answer an error, so the first fault is kept and [`Backend::for_blocks`] reports it (see `Core`).
 
 use super::machine::{Argument, Core, DeviceMatrix, Factor, Machine, Memory, Numbers, THREADS};
 use crate::device::array::{Array, Shape, Storage, View, ViewMut};
@@ -192,7 +192,7 @@ impl Cuda {
 
     fn of_columns(&self, values: &Arc<[f32]>) -> Arc<Memory> {
         let mut kept = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || (Arc::clone(values), Arc::new(Memory::with(&self.core, values)));
+        let new = || (Arc::clone(values), Arc::new(Memory::with(&self.core, &values[..])));
         Arc::clone(&kept.entry(values.as_ptr() as usize).or_insert_with(new).1)
     }
 
@@ -201,7 +201,7 @@ impl Cuda {
         Array2::from_shape_fn((a.shape.rows, a.shape.columns), |(i, j)| f64::from(values[i * a.shape.columns + j]))
     }
 
-    fn from_host(&self, values: impl Iterator<Item = f32>) -> Array {
+    fn array_of(&self, values: impl Iterator<Item = f32>) -> Array {
         let values: Vec<f32> = values.collect();
         let mut array = self.new_array(values.len());
         self.upload(array.view_mut(0, 1, values.len()), &values);
@@ -252,11 +252,11 @@ impl Backend for Cuda {
     }
 
     fn synchronize(&self) {
-        self.core.attempt(Machine::synchronize);
+        self.core.attempt(|machine| machine.synchronize());
     }
 
     fn check(&self) -> Result<()> {
-        self.core.attempt(Machine::synchronize);
+        self.core.attempt(|machine| machine.synchronize());
         self.core.check()
     }
 
@@ -546,24 +546,24 @@ impl Backend for Cuda {
     }
 
     fn cholesky(&self, a: View<'_>) -> Result<Array> {
-        Ok(self.from_host(linalg::cholesky(&self.to_f64(a))?.iter().map(|&v| v as f32)))
+        Ok(self.array_of(linalg::cholesky(&self.to_f64(a))?.iter().map(|&v| v as f32)))
     }
 
     fn symmetric_eigen(&self, a: View<'_>) -> Result<(Array, Array)> {
         let (values, vectors) = linalg::symmetric_eigen(&self.to_f64(a))?;
-        let array = |values: &mut dyn Iterator<Item = &f64>| self.from_host(values.map(|&v| v as f32));
+        let array = |values: &mut dyn Iterator<Item = &f64>| self.array_of(values.map(|&v| v as f32));
         Ok((array(&mut values.iter()), array(&mut vectors.iter())))
     }
 
     fn inverse(&self, a: View<'_>, ridge: f64) -> Result<Array> {
         let mut matrix = self.to_f64(a);
         matrix.diag_mut().mapv_inplace(|v| v + ridge);
-        Ok(self.from_host(linalg::positive_inverse(&matrix)?.iter().map(|&v| v as f32)))
+        Ok(self.array_of(linalg::positive_inverse(&matrix)?.iter().map(|&v| v as f32)))
     }
 
     fn orthogonal_factor(&self, a: View<'_>) -> Result<Array> {
         let matrix = self.to_f64(a).mapv(|v| v as f32);
-        Ok(self.from_host(linalg::orthogonal_factor(matrix)?.iter().copied()))
+        Ok(self.array_of(linalg::orthogonal_factor(matrix)?.iter().copied()))
     }
 }
 

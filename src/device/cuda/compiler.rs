@@ -131,7 +131,7 @@ fn verified(bytes: &[u8]) -> Option<&[u8]> {
 fn keep(folder: &Path, file: &Path, code: &[u8]) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
-    temporary.write_all(&Sha256::digest(code))?;
+    temporary.write_all(Sha256::digest(code).as_slice())?;
     temporary.write_all(code)?;
     temporary.persist(file)?;
     Ok(())

@@ -78,7 +78,19 @@ macro_rules! from {
 
 from! {
     u64 => Self::Address, f32 => Self::Single, i32 => Self::Int, DeviceMatrix => Self::Matrix,
-    [f32; 8] => Self::Adam, [u64; 6] => Self::Words, usize => |value| Self::Long(value as i64), bool => |value| Self::Int(i32::from(value)),
+    [f32; 8] => Self::Adam, [u64; 6] => Self::Words,
+}
+
+impl From<usize> for Argument {
+    fn from(value: usize) -> Self {
+        Self::Long(value as i64)
+    }
+}
+
+impl From<bool> for Argument {
+    fn from(value: bool) -> Self {
+        Self::Int(i32::from(value))
+    }
 }
 
 /// A factor of a product: a matrix, and whether it is transposed.
