@@ -135,7 +135,7 @@ fn fit(table: &Table, side: &str) -> Fit {
     let entry = model::registry().into_iter().find(|m| m.name == "logistic").expect("the logistic model");
     let given = BTreeMap::from([("accuracy".to_owned(), SettingValue::Word(accuracy.into()))]);
     let settings = Settings::check("bench", entry.settings, &given).expect("settings");
-    let model: Box<dyn Model> = (entry.build)(&data, &settings).expect("a model");
+    let model: Box<dyn Model> = entry.build(&data, &settings).expect("a model");
     let standardization = start.elapsed().as_secs_f64();
     let irls = optim::registry().into_iter().find(|o| o.name == "irls").expect("IRLS");
     let settings =

@@ -59,7 +59,7 @@ fn main() {
             ]);
             let settings = Settings::check("bench", entry.settings, &given).expect("settings");
             let start = Instant::now();
-            let model = (entry.build)(&data, &settings).expect("model");
+            let model = entry.build(&data, &settings).expect("model");
             println!("{features:<9} {accuracy:<5} standardized in {:.1} ms", 1e3 * start.elapsed().as_secs_f64());
             for pass in [Pass::Value, Pass::Gradient, Pass::Product, Pass::Information] {
                 let kind = [features, accuracy, pass.name()];

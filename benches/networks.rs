@@ -92,7 +92,7 @@ fn build(name: &str, rows: usize) -> Box<dyn Model> {
     let name = if name == "perceptron" { "mlp" } else { name };
     let entry = model::registry().into_iter().find(|entry| entry.name == name).expect("a model");
     let settings = Settings::check("bench", entry.settings, &BTreeMap::new()).expect("settings");
-    (entry.build)(&data, &settings).expect("a model")
+    entry.build(&data, &settings).expect("a model")
 }
 
 /// Mean seconds of one call over a turn.

@@ -35,13 +35,48 @@ fn a_registered_text_is_described_as_one_by_its_path_is() {
         serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
     };
     let (named, by_path) = (describe("tiny-shakespeare"), describe(path.to_str().unwrap()));
-    assert_eq!((&named["bytes"], &named["characters"], &named["lines"]), (&23.into(), &22.into(), &2.into()));
-    assert_eq!(named["name"], "tiny-shakespeare");
-    for key in ["path", "fingerprint", "bytes", "characters", "lines"] {
-        assert_eq!(named[key], by_path[key], "{key}");
-    }
+    let file = &named["files"][0];
+    assert_eq!((&file["bytes"], &file["characters"], &file["lines"]), (&23.into(), &22.into(), &2.into()));
+    assert_eq!((&named["name"], &named["tokens"]), (&"tiny-shakespeare".into(), &22.into()));
+    assert_eq!((&named["files"], &named["fingerprint"]), (&by_path["files"], &by_path["fingerprint"]));
     let message = place.fail(2, &["data", "describe", "text/tinyshakespeare.txt", "--rows", "1"]);
     assert!(message.contains("--rows") && message.contains("is a text"), "{message}");
+}
+
+#[test]
+fn corpora_are_described_and_verified() {
+    let place = Place::new();
+    place.write("a.txt", "\u{feff}One two three, und dann f\u{fc}nf.\n".repeat(30));
+    let text = place.succeed(&["data", "describe", "a.txt", "--tokens", "bytes", "--length", "200"]);
+    assert!(text.contains("200 tokens (bytes) of 256 different"), "{text}");
+    assert!(text.contains("train") && text.contains("validation") && text.contains("bits per token"), "{text}");
+    let text = place.succeed(&["data", "verify", "a.txt"]);
+    assert!(text.contains("UTF-8") && text.contains("SHA-256"), "{text}");
+    place.write("b.txt", b"first line\nsecond \xff line\n");
+    for verb in ["describe", "verify"] {
+        let message = place.fail(3, &["data", verb, "b.txt"]);
+        assert!(message.contains("line 2: byte 18 (0xff) is not UTF-8"), "{verb}: {message}");
+    }
+    let small = ["data", "describe", "small-language", "--length", "20000", "--facts", "10", "--format", "json"];
+    let found: Value = serde_json::from_str(&place.succeed(&small)).unwrap();
+    assert_eq!((&found["tokens_are"], &found["tokens"]), (&"words".into(), &20_000.into()));
+    assert!(found["entropy"]["nats_per_token"].as_f64().is_some_and(|nats| nats > 1.0), "{found}");
+    for (arguments, named) in [
+        (&["small-language", "--rows", "5"][..], "is a text"),
+        (&["small-language", "--tokens", "bytes"], "`tokens` is given"),
+        (&["small-language", "--facts", "0"], "facts = 0"),
+        (&["a.txt", "--facts", "5"], "`facts` is given"),
+        (&["a.txt", "--length", "0"], "length = 0"),
+        (&["higgs-sim", "--length", "5"], "`length` is given"),
+    ] {
+        let message = place.fail(2, &[&["data", "describe"], arguments].concat());
+        assert!(message.contains(named), "{message}");
+    }
+    let text = place.succeed(&["list", "datasets"]);
+    let line = text.lines().find(|line| line.contains("small-language")).unwrap();
+    assert!(line.contains("a text") && line.contains("generated here"), "{line}");
+    let text = place.succeed(&["data", "verify", "small-language"]);
+    assert!(text.contains("nothing to verify"), "{text}");
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn reference(name: &str) -> Value {
 fn build(data: &ModelData, name: &str, settings: Given<'_>) -> Box<dyn Model> {
     let entry = model::registry().into_iter().find(|m| m.name == name).unwrap();
     let given: BTreeMap<_, _> = settings.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-    (entry.build)(data, &Settings::check("test", entry.settings, &given).unwrap()).unwrap()
+    entry.build(data, &Settings::check("test", entry.settings, &given).unwrap()).unwrap()
 }
 
 fn fit(model: &dyn Model, optimizer: &str, settings: Given<'_>, steps: u64) -> Vector {
@@ -514,7 +514,7 @@ fn every_optimizer_reaches_least_squares() {
     let refused = |data: &ModelData, name: &str| {
         let entry = model::registry().into_iter().find(|m| m.name == name).unwrap();
         let settings = Settings::check("test", entry.settings, &BTreeMap::new()).unwrap();
-        (entry.build)(data, &settings).err().unwrap().to_string()
+        entry.build(data, &settings).err().unwrap().to_string()
     };
     assert!(refused(&data, "logistic").contains("`least-squares`"));
     assert!(refused(&small("two"), "least-squares").contains("task = \"regression\""));

@@ -12,10 +12,13 @@ use parsimony::device::cpu::Cpu;
 use parsimony::device::cuda::comparison::{compare, table};
 use parsimony::device::cuda::{Cuda, compiler, source};
 use parsimony::device::{Backend, Job, Panels, use_backend};
+use parsimony::model::transformer::config::{Config, FeedForward};
+use parsimony::model::transformer::{HeldRows, TokenParts, TokenRows, Transformer, presets};
 use parsimony::model::{self, Model, ModelData};
 use parsimony::optim::{self, minimize};
-use parsimony::oracle::{Problem, SettingValue, Settings};
+use parsimony::oracle::{Curvature, Gradient, Problem, Rows, SettingValue, Settings, Stream, stream};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 const COLUMNS: usize = 300;
 
@@ -103,7 +106,45 @@ fn network(data: &ModelData, activation: &str) -> Box<dyn Model> {
     let given: BTreeMap<String, SettingValue> = [("hidden", "7-5"), ("activation", activation)]
         .map(|(key, word)| (key.to_owned(), SettingValue::Word(word.into())))
         .into();
-    (entry.build)(data, &Settings::check("test", entry.settings, &given).unwrap()).unwrap()
+    (entry.build)(data.into(), &Settings::check("test", entry.settings, &given).unwrap()).unwrap()
+}
+
+/// Value, gradient and a Gauss-Newton product of small Transformers, dense and with experts, where they start.
+fn transformers() -> Vec<[Vec<f64>; 3]> {
+    let micro = |name: &str, feed_forward| Config {
+        vocabulary: 11,
+        d_model: 12,
+        d_kv: 4,
+        heads: 3,
+        d_ff: 20,
+        feed_forward,
+        ..presets::find(name).unwrap().config
+    };
+    let configs = [
+        micro("micro-decoder", FeedForward::Gelu),
+        micro("micro-switch", FeedForward::Relu),
+        micro("micro-encoder-decoder", FeedForward::Geglu),
+    ];
+    let mut held = HeldRows { context: 9, ..HeldRows::default() };
+    for i in 0..5 * 9 {
+        // The last tokens of every second sequence are padding.
+        let is_padding = (i / 9) % 2 == 1 && i % 9 > 5;
+        let symbol = |i: usize| if is_padding { u32::MAX } else { ((i % 7 + i * i % 3) % 11) as u32 };
+        held.tokens.push(symbol(i));
+        held.next.push(symbol(i + 1));
+    }
+    let of = |config: Config| {
+        let rows: Arc<dyn TokenRows> = Arc::new(held.clone());
+        let parts = TokenParts { train: rows.clone(), evaluation: [rows.clone(), rows.clone(), rows] };
+        let model = Transformer::new(config, 9, 0, parts).unwrap();
+        let at = model.initial(&mut stream(5, Stream::Initialization));
+        let (mut gradient, mut product) = (at.zeros_like(), at.zeros_like());
+        let value = Gradient::value_and_gradient(&model, &at, Rows::All, &mut gradient).unwrap().value;
+        let matrix = Curvature::curvature_at(&model, &at, Rows::All).unwrap().value;
+        matrix.multiply(&gradient, &mut product).unwrap();
+        [vec![value], gradient.to_host(), product.to_host()]
+    };
+    configs.into_iter().map(of).collect()
 }
 
 /// A few steps of every optimizer that can train a network end where they end on the CPU: the whole of the host's side.
@@ -126,9 +167,18 @@ fn every_optimizer_trains_a_network_as_on_the_cpu() {
         }
         reached
     };
-    let on_cpu: Vec<_> = ["relu", "gelu"].map(|activation| start(&*network(&data, activation))).into();
+    let all = || ["relu", "gelu"].map(|activation| start(&*network(&data, activation)));
+    let (on_cpu, transformers) = (all(), transformers());
     use_backend(Cuda::on(emulation.clone()));
-    let on_gpu = ["relu", "gelu"].map(|activation| start(&*network(&data, activation)));
+    let on_gpu = all();
+    for (cpu, gpu) in transformers.iter().zip(&self::transformers()) {
+        for (what, (cpu, gpu)) in ["value", "gradient", "product"].into_iter().zip(cpu.iter().zip(gpu)) {
+            let norm = cpu.iter().map(|v| v * v).sum::<f64>().sqrt();
+            let gap = cpu.iter().zip(gpu).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt() / norm;
+            println!("transformer, {what}: differs by {gap:.1e}");
+            assert!(gap < 1e-4, "{what} of a transformer differs by {gap}");
+        }
+    }
     for (cpu, gpu) in on_cpu.iter().zip(&on_gpu) {
         assert!(cpu.len() >= 8 && cpu.len() == gpu.len(), "optimizers: {:?}", cpu.keys());
         for (name, (objective, parameters)) in cpu {

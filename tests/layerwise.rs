@@ -48,7 +48,7 @@ fn data(rows: usize, columns: usize, classes: usize) -> ModelData {
 fn build(data: &ModelData, settings: Given<'_>) -> Box<dyn Model> {
     let entry = model::registry().into_iter().find(|entry| entry.name == "mlp").unwrap();
     let settings = [settings, &[("standardize", SettingValue::Switch(false))]].concat();
-    (entry.build)(data, &Settings::check("test", entry.settings, &given(&settings)).unwrap()).unwrap()
+    entry.build(data, &Settings::check("test", entry.settings, &given(&settings)).unwrap()).unwrap()
 }
 
 fn problem(model: &dyn Model) -> &dyn Problem {

@@ -54,7 +54,7 @@ fn wave(r: usize, c: usize) -> f32 {
 
 fn build(data: &ModelData, name: &str, settings: Given<'_>) -> Box<dyn Model> {
     let entry = model::registry().into_iter().find(|entry| entry.name == name).unwrap();
-    (entry.build)(data, &Settings::check("test", entry.settings, &given(settings)).unwrap()).unwrap()
+    entry.build(data, &Settings::check("test", entry.settings, &given(settings)).unwrap()).unwrap()
 }
 
 fn tanh(rows: usize, classes: usize, hidden: &str, more: Given<'_>) -> Box<dyn Model> {

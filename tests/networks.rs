@@ -47,7 +47,7 @@ fn wave(r: usize, c: usize) -> f32 {
 
 fn build(data: &ModelData, name: &str, settings: Given<'_>) -> Box<dyn Model> {
     let entry = model::registry().into_iter().find(|entry| entry.name == name).unwrap();
-    (entry.build)(data, &Settings::check("test", entry.settings, &given(settings)).unwrap()).unwrap()
+    entry.build(data, &Settings::check("test", entry.settings, &given(settings)).unwrap()).unwrap()
 }
 
 fn problem(model: &dyn Model) -> &dyn Problem {
@@ -407,7 +407,7 @@ fn settings_that_do_not_fit_the_data_are_refused_in_words() {
     let refusal = |data: &ModelData, name: &str, settings: Given<'_>| {
         let entry = model::registry().into_iter().find(|entry| entry.name == name).unwrap();
         let settings = Settings::check("test", entry.settings, &given(settings)).unwrap();
-        (entry.build)(data, &settings).err().expect("refused").to_string()
+        entry.build(data, &settings).err().expect("refused").to_string()
     };
     let three = data(30, 4, 3, wave);
     assert!(refusal(&three, "mlp", &[("loss", word("logistic"))]).contains("for 3 classes"));

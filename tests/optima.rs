@@ -38,7 +38,7 @@ fn data(file: &str) -> Option<ModelData> {
 
 fn build(data: &ModelData, name: &str, settings: Given<'_>) -> Box<dyn Model> {
     let entry = model::registry().into_iter().find(|m| m.name == name).unwrap();
-    (entry.build)(data, &Settings::check("test", entry.settings, &given(settings)).unwrap()).unwrap()
+    entry.build(data, &Settings::check("test", entry.settings, &given(settings)).unwrap()).unwrap()
 }
 
 fn fit(model: &dyn Model, name: &str, settings: Given<'_>, steps: u64) -> Fit {

@@ -65,7 +65,7 @@ fn rng_noise(class: usize, x: &[f32]) -> f32 {
 
 fn build(data: &ModelData, name: &str, settings: Given<'_>) -> Box<dyn Model> {
     let entry = model::registry().into_iter().find(|m| m.name == name).unwrap();
-    (entry.build)(data, &Settings::check("test", entry.settings, &given(settings)).unwrap()).unwrap()
+    entry.build(data, &Settings::check("test", entry.settings, &given(settings)).unwrap()).unwrap()
 }
 
 fn entry(name: &str) -> OptimizerEntry {

@@ -62,7 +62,7 @@ fn ridged(classes: usize) -> Box<dyn Model> {
 
 fn build(data: &ModelData, name: &str, settings: Given<'_>) -> Box<dyn Model> {
     let entry = model::registry().into_iter().find(|entry| entry.name == name).unwrap();
-    (entry.build)(data, &Settings::check("test", entry.settings, &given(settings)).unwrap()).unwrap()
+    entry.build(data, &Settings::check("test", entry.settings, &given(settings)).unwrap()).unwrap()
 }
 
 /// A network in `f32` whose classes no linear rule tells apart.

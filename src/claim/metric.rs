@@ -35,7 +35,7 @@ const fn to_target(name: &'static str, noise: Noise) -> Metric {
 }
 
 /// All metrics.
-pub const METRICS: [Metric; 36] = [
+pub const METRICS: [Metric; 44] = [
     metric("parameters_total", Noise::None),
     metric("parameters_active", Noise::None),
     metric("parameter_bytes", Noise::None),
@@ -46,6 +46,14 @@ pub const METRICS: [Metric; 36] = [
     metric("validation_accuracy", Noise::HeldOut),
     metric("validation_loss", Noise::HeldOut),
     metric("validation_squared_error", Noise::HeldOut),
+    metric("validation_bits_per_character", Noise::HeldOut),
+    metric("validation_grammar_loss", Noise::HeldOut),
+    metric("validation_fact_loss", Noise::HeldOut),
+    metric("validation_sum_loss", Noise::HeldOut),
+    metric("test_bits_per_character", Noise::HeldOut),
+    metric("test_grammar_loss", Noise::HeldOut),
+    metric("test_fact_loss", Noise::HeldOut),
+    metric("test_sum_loss", Noise::HeldOut),
     metric("objective", Noise::Seed),
     metric("gradient_norm", Noise::Seed),
     metric("train_loss", Noise::Seed),

@@ -1,8 +1,9 @@
 //! `data`: datasets listed, described, fetched, imported, generated and verified.
 
 use super::{Format, list, option_error, output};
+use crate::data::corpus::Tokens;
 use crate::data::fetch::{FetchOptions, ProgressLine, fetch_all, recorded_sha256};
-use crate::data::open::{self, Choice, Source, cached_store};
+use crate::data::open::{self, Choice, CorpusOptions, Data, Source, SplitChoice, cached_store};
 use crate::data::read::{DENSE_LIMIT, TaskKind};
 use crate::data::registry::{DataPlaces, Kind, find_in, locate, readable_bytes};
 use crate::data::store::{self, ImportOptions, ImportReport};
@@ -21,6 +22,8 @@ Examples:
   parsimony data list
   parsimony data describe higgs-sim
   parsimony data describe mine.csv --target label
+  parsimony data describe mine.txt --tokens bytes
+  parsimony data describe small-language --facts 100
   parsimony data fetch mnist
   parsimony data import HIGGS.csv.gz --out higgs.store
   parsimony data import higgs                      into the cache: later runs open at once
@@ -43,12 +46,14 @@ enum Verb {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Show rows, classes and a summary of every column
+    /// Show rows, classes and a summary of every column; of a text its tokens and parts
     Describe {
         /// A registered name or a file
         data: String,
         #[command(flatten)]
         read: ReadArguments,
+        #[command(flatten)]
+        corpus: CorpusArguments,
         /// Take the first so many rows only (of a generator: make so many)
         #[arg(long)]
         rows: Option<usize>,
@@ -98,9 +103,9 @@ enum Verb {
         #[arg(long, value_name = "URL")]
         mirror: Option<String>,
     },
-    /// Compare a store with its checksums, or the files of a registered dataset with theirs
+    /// Compare a store with its checksums, or the files of a registered dataset with theirs; check that a text is UTF-8
     Verify {
-        /// A store or a registered name
+        /// A store, a text or a registered name
         data: String,
     },
 }
@@ -133,6 +138,29 @@ struct ReadArguments {
     dense_limit: u64,
 }
 
+#[derive(clap::Args)]
+struct CorpusArguments {
+    /// What a text is cut into [default: characters]
+    #[arg(long, value_enum)]
+    tokens: Option<Tokens>,
+    /// Take the first so many tokens of a text only (of a generated language: make so many)
+    #[arg(long, value_name = "TOKENS")]
+    length: Option<usize>,
+    /// Facts of the generated language
+    #[arg(long)]
+    facts: Option<usize>,
+    /// Digits of the numbers that the generated language adds
+    #[arg(long)]
+    digits: Option<usize>,
+}
+
+impl CorpusArguments {
+    fn options(&self) -> CorpusOptions {
+        let &Self { tokens, length, facts, digits } = self;
+        CorpusOptions { tokens, length, facts, digits, evaluation_tokens: None }
+    }
+}
+
 impl ReadArguments {
     fn options(&self) -> ReadOptions {
         let missing = if self.drop_missing { data::read::Missing::DropRows } else { data::read::Missing::Refuse };
@@ -156,7 +184,17 @@ pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<()> {
             output::json(&all)
         }
         Verb::List { format: Format::Table } => output::text(&list::datasets(&workbench.datasets)),
-        Verb::Describe { data, read, rows, format } => describe(workbench, data, read, *rows, *format),
+        Verb::Describe { data, read, corpus, rows, format } => {
+            let choice = Choice::from_argument(&workbench.datasets, data, read.options())?;
+            let choice = Choice { rows: *rows, corpus: corpus.options(), ..choice };
+            if !is_corpus(workbench, &choice)? {
+                return describe(workbench, &choice, *format);
+            }
+            if rows.is_some() {
+                return Err(option_error("--rows", format!("{data} is a text, which has no rows"), "give --length"));
+            }
+            describe_corpus(workbench, choice, *format)
+        }
         Verb::Import { data, out, read, shuffle, format } => {
             let report = import(workbench, data, out.as_deref(), read, *shuffle)?;
             match format {
@@ -182,61 +220,37 @@ pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<()> {
     }
 }
 
-fn describe(
-    workbench: &Workbench,
-    data: &str,
-    read: &ReadArguments,
-    rows: Option<usize>,
-    format: Format,
-) -> Result<()> {
-    let choice = Choice { rows, ..Choice::from_argument(&workbench.datasets, data, read.options())? };
-    if let Some(paths) = texts(workbench, &choice)? {
-        if rows.is_some() {
-            return Err(option_error("--rows", format!("{data} is a text, which has no rows"), "leave it out"));
-        }
-        return describe_texts(data, &paths, format);
-    }
+fn describe(workbench: &Workbench, choice: &Choice, format: Format) -> Result<()> {
     let (opened, dropped_rows) = choice.open_to_describe(&workbench.datasets, &|_, _| ())?;
-    let description = Description { dropped_rows, ..data::describe(&opened.table) };
+    let description = Description { dropped_rows, ..data::describe(&opened.data.into_table()?) };
     match format {
         Format::Json => output::json(&description),
         Format::Table => output::text(&format!("{description}\n")),
     }
 }
 
-/// The files of a text, registered or not; `None` for a table.
-fn texts(workbench: &Workbench, choice: &Choice) -> Result<Option<Vec<PathBuf>>> {
-    match &choice.source {
-        Source::Registered(name) => {
-            let entry = find_in(&workbench.datasets, name)?;
-            (entry.kind == Kind::Corpus).then(|| locate(entry)).transpose()
-        }
-        Source::File { path, read } => {
-            let format = read.format.map_or_else(|| data::read::detect(path), Ok)?;
-            Ok((format == DataFormat::Text).then(|| vec![path.clone()]))
-        }
-    }
+/// Whether a dataset is a text, or words made by a generator.
+fn is_corpus(workbench: &Workbench, choice: &Choice) -> Result<bool> {
+    Ok(match &choice.source {
+        Source::Registered(name) => find_in(&workbench.datasets, name)?.kind == Kind::Corpus,
+        Source::File { path, read } => read.format.map_or_else(|| data::read::detect(path), Ok)? == DataFormat::Text,
+    })
 }
 
-/// A line or a JSON object for each file of a text: registered ones may consist of several.
-fn describe_texts(name: &str, paths: &[PathBuf], format: Format) -> Result<()> {
-    let (mut lines, mut objects) = (String::new(), Vec::new());
-    for path in paths {
-        let corpus = data::read_text(path)?;
-        let text = corpus.text();
-        let (bytes, characters, count) = (corpus.bytes().len(), text.chars().count(), text.lines().count());
-        let place = if Path::new(name) == path { String::new() } else { format!(" ({})", path.display()) };
-        let sizes = format!("{bytes} bytes, {characters} characters, {count} lines");
-        lines.push_str(&format!("{name}{place}: a text of {sizes}\n"));
-        objects.push(serde_json::json!({
-            "name": name, "path": path, "fingerprint": corpus.fingerprint,
-            "bytes": bytes, "characters": characters, "lines": count,
-        }));
+/// A corpus under its registered or its usual split.
+fn describe_corpus(workbench: &Workbench, mut choice: Choice, format: Format) -> Result<()> {
+    if let Source::File { read, .. } = &mut choice.source {
+        read.format = Some(DataFormat::Text);
     }
-    match (format, &objects[..]) {
-        (Format::Table, _) => output::text(&lines),
-        (Format::Json, [one]) => output::json(one),
-        (Format::Json, several) => output::json(&several),
+    let opened = choice.open(&workbench.datasets, &|_, _| ())?;
+    let split = choice.split(&workbench.datasets, &SplitChoice::Standard, &opened, None)?;
+    let Data::Corpus(corpus) = opened.data else { return Ok(()) };
+    // A text that cannot be divided so can be looked at all the same.
+    let corpus = corpus.split(&split).unwrap_or(corpus);
+    let description = data::corpus::describe(&corpus);
+    match format {
+        Format::Json => output::json(&description),
+        Format::Table => output::text(&format!("{description}\n")),
     }
 }
 
@@ -335,6 +349,15 @@ fn fetch(workbench: &Workbench, name: &str, dir: Option<&Path>, mirror: Option<&
 fn verify(workbench: &Workbench, data: &str) -> Result<()> {
     let choice = Choice::from_argument(&workbench.datasets, data, ReadOptions::default())?;
     let name = match &choice.source {
+        Source::File { path, .. } if data::read::detect(path)? == DataFormat::Text => {
+            let text = data::read_text(path)?;
+            return output::text(&format!(
+                "{}: {} of UTF-8; SHA-256 {}\n",
+                path.display(),
+                readable_bytes(text.bytes().len() as u64),
+                text.fingerprint
+            ));
+        }
         Source::File { path, .. } => {
             let bytes = store::verify(path)?;
             return output::text(&format!(

@@ -1,7 +1,7 @@
 //! `info`: everything about an optimizer, a model or a dataset.
 
 use super::{Format, output};
-use crate::data::registry::{DatasetEntry, Kind, readable_bytes};
+use crate::data::registry::{DatasetEntry, readable_bytes};
 use crate::error::{Error, Result};
 use crate::model::ModelEntry;
 use crate::optim::OptimizerEntry;
@@ -150,10 +150,7 @@ fn dataset_text(entry: &DatasetEntry) -> String {
         line("file", Some(file.path.clone()));
     }
     line("state", Some(super::list::state(entry).to_owned()));
-    line(
-        "download",
-        entry.download_bytes().filter(|_| entry.kind != Kind::Generator && entry.downloadable()).map(readable_bytes),
-    );
+    line("download", entry.download_bytes().filter(|_| entry.downloadable()).map(readable_bytes));
     line("page", entry.homepage.clone());
     line("licence", Some(entry.licence.clone()));
     line("cite", Some(entry.citation.trim().to_owned()));

@@ -110,11 +110,11 @@ fn question(text: &str) -> String {
 
 /// Whether a dataset can be used at once, must be fetched first, or must be brought by the user.
 pub fn state(entry: &DatasetEntry) -> &'static str {
-    match entry.kind {
-        Kind::Generator => "generated here",
-        _ if locate(entry).is_ok() => "present",
-        _ if entry.downloadable() => "to fetch",
-        _ => "not found",
+    match &entry.generator {
+        Some(_) => "generated here",
+        None if locate(entry).is_ok() => "present",
+        None if entry.downloadable() => "to fetch",
+        None => "not found",
     }
 }
 
@@ -123,7 +123,8 @@ pub fn datasets(entries: &[DatasetEntry]) -> String {
     let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
     let rows = entries.iter().map(|entry| {
         let features = number(entry.features.map(u64::from));
-        [entry.name.clone(), entry.title.clone(), number(entry.rows), features, state(entry).to_owned()]
+        let rows = if entry.kind == Kind::Corpus { "a text".to_owned() } else { number(entry.rows) };
+        [entry.name.clone(), entry.title.clone(), rows, features, state(entry).to_owned()]
     });
     output::table(["dataset", "what it is", "rows", "features", "state"], rows)
 }

@@ -6,11 +6,13 @@ mod claims;
 mod compare;
 mod data;
 mod doctor;
+mod export;
 mod import_trace;
 mod info;
 mod inspect;
 mod list;
 mod output;
+mod params;
 mod predict;
 mod report;
 mod run;
@@ -64,6 +66,8 @@ enum Verb {
     Data(data::Arguments),
     Inspect(inspect::Arguments),
     Predict(predict::Arguments),
+    Export(export::Arguments),
+    Params(params::Arguments),
     Doctor(doctor::Arguments),
     #[command(hide = true)]
     Cell(cell::CellArguments),
@@ -109,6 +113,8 @@ impl Verb {
             Self::Data(arguments) => done(data::run(workbench, &arguments)),
             Self::Inspect(arguments) => done(inspect::run(workbench, &arguments)),
             Self::Predict(arguments) => done(predict::run(workbench, &arguments)),
+            Self::Export(arguments) => done(export::run(&arguments)),
+            Self::Params(arguments) => done(params::run(&arguments)),
             Self::Doctor(arguments) => done(doctor::run(workbench, &arguments)),
             Self::Cell(arguments) => done(cell::run(workbench, &arguments)),
             Self::Reference(arguments) => done(cell::reference(workbench, &arguments)),

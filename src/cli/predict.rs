@@ -136,7 +136,7 @@ fn features(workbench: &Workbench, data: &str, wanted: &[String]) -> Result<Pane
     if let Source::File { path, read } = &choice.source {
         return Ok(read_features(path, read, wanted)?.0);
     }
-    let table = choice.open(&workbench.datasets, &|_, _| ())?.table;
+    let table = choice.open(&workbench.datasets, &|_, _| ())?.data.into_table()?;
     if table.columns != wanted {
         let finding = format!("its {} columns are not the {} that the model takes", table.columns.len(), wanted.len());
         return Err(DataError::new(data, finding, format!("give rows with the columns {}", wanted.join(", "))).into());

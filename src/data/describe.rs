@@ -163,7 +163,7 @@ pub fn blocks(histogram: &[u64]) -> String {
 }
 
 /// A whole number with commas between thousands.
-fn grouped(number: u64) -> String {
+pub(in crate::data) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let head = digits.len() % 3;
     let mut text = digits[..head].to_owned();

@@ -1,7 +1,9 @@
 //! Datasets: readers, the memory-mapped store, splits, standardization, the simulator and downloads.
 //!
-//! Whatever a file looked like, it ends as a [`Table`]: `f32` features in row panels with one target per row.
+//! Whatever a file looked like, it ends as a [`Table`], `f32` features in row panels with one target per row, or, a text, as a
+//! [`Corpus`] of tokens.
 
+pub mod corpus;
 pub mod describe;
 pub mod fetch;
 pub mod higgs_sim;
@@ -11,6 +13,7 @@ mod memory;
 pub mod open;
 pub mod read;
 pub mod registry;
+pub mod small_language;
 pub mod split;
 pub mod standardize;
 pub mod store;
@@ -20,9 +23,10 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use corpus::{Corpus, Sequences, Tokens};
 pub use describe::{Description, describe};
 pub use memory::available_memory;
-pub use read::{Corpus, Format, ReadOptions, read, read_features, read_text};
+pub use read::{Format, ReadOptions, Text, read, read_features, read_text};
 pub use split::{SplitSpec, Splits, examples};
 pub use standardize::Standardization;
 

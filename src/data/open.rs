@@ -1,10 +1,12 @@
-//! From what an experiment file or an option says about a dataset to a [`Table`] and its split: the registry, the
-//! readers, the store and the simulator behind one door.
+//! From what an experiment file or an option says about a dataset to a [`Table`] or a [`Corpus`] and its split: the registry,
+//! the readers, the store, the simulator and the generator of a language behind one door.
 
+use super::corpus::{Corpus, Tokens};
 use super::higgs_sim;
 use super::locate::cache_dir;
 use super::read::{ReadOptions, hex, read, read_to_describe};
 use super::registry::{DatasetEntry, Kind, Part, Role, find_in, locate};
+use super::small_language::{self, Parameters};
 use super::store;
 use super::{Format, RowOrder, SplitSpec, Table, Task};
 use crate::device::panels::panel_len;
@@ -31,6 +33,51 @@ pub struct Choice {
     /// Seed of a generator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// What a text is cut into, and how much of it is taken.
+    #[serde(default, skip_serializing_if = "CorpusOptions::is_standard")]
+    pub corpus: CorpusOptions,
+}
+
+/// What is said about a corpus and means nothing for a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CorpusOptions {
+    /// What a text is cut into (default: characters).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
+    /// Tokens to take: so many of a generator, the first so many of a text (of its training files, where a dataset consists of
+    /// several).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length: Option<usize>,
+    /// Tokens of each part on which losses are evaluated (default: all of the parts held out).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evaluation_tokens: Option<usize>,
+    /// Facts of the generated language.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub facts: Option<usize>,
+    /// Digits of the numbers that the generated language adds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digits: Option<usize>,
+}
+
+impl CorpusOptions {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_standard(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The first of these options that is given, by its name: those that mean nothing for a table, or for a text.
+    fn given(&self, for_text: bool) -> Option<&'static str> {
+        let options = [
+            ("tokens", self.tokens.is_some(), true),
+            ("length", self.length.is_some(), true),
+            ("evaluation_tokens", self.evaluation_tokens.is_some(), true),
+            ("facts", self.facts.is_some(), false),
+            ("digits", self.digits.is_some(), false),
+        ];
+        options.into_iter().find(|(_, given, of_text)| *given && !(for_text && *of_text)).map(|(name, ..)| name)
+    }
 }
 
 /// Where a dataset comes from.
@@ -53,7 +100,8 @@ pub enum Source {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SplitChoice {
-    /// As registered; a file of one's own by random shares of 70, 15 and 15 per cent.
+    /// As registered; a file of one's own by random shares of 70, 15 and 15 per cent, a text of one's own by position: the last
+    /// tenth tests, the tenth before it validates.
     #[default]
     Standard,
     /// The registered split of this name.
@@ -62,13 +110,77 @@ pub enum SplitChoice {
     Rule(SplitSpec),
 }
 
+/// What a dataset consists of.
+#[derive(Debug, Clone)]
+pub enum Data {
+    /// Rows of features with a target.
+    Table(Table),
+    /// Tokens.
+    Corpus(Corpus),
+}
+
+impl Data {
+    /// The registered name or the path.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Table(table) => &table.name,
+            Self::Corpus(corpus) => &corpus.name,
+        }
+    }
+
+    /// SHA-256 of what it was made from.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        match self {
+            Self::Table(table) => &table.fingerprint,
+            Self::Corpus(corpus) => &corpus.fingerprint,
+        }
+    }
+
+    /// Whether it stands for events of the real world that it does not hold.
+    #[must_use]
+    pub fn simulated(&self) -> bool {
+        matches!(self, Self::Table(table) if table.simulated)
+    }
+
+    /// Whether its rows stand as in the source; tokens always do.
+    #[must_use]
+    pub fn order(&self) -> RowOrder {
+        match self {
+            Self::Table(table) => table.order,
+            Self::Corpus(_) => RowOrder::AsRead,
+        }
+    }
+
+    /// The table.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it is a text.
+    pub fn into_table(self) -> Result<Table> {
+        match self {
+            Self::Table(table) => Ok(table),
+            Self::Corpus(corpus) => {
+                let remedy = "name a table: `parsimony data list` shows which are";
+                Err(Error::config(format!("dataset `{}`", corpus.name), "a text, not a table", remedy))
+            }
+        }
+    }
+}
+
 /// A dataset in memory or mapped.
 #[derive(Debug, Clone)]
 pub struct Opened {
-    /// Its rows.
-    pub table: Table,
-    /// The roles of the files they came from, with their numbers of rows, in order.
+    /// Its rows or tokens.
+    pub data: Data,
+    /// The roles of the files they came from, with their numbers of rows or tokens, in order.
     pub files: Vec<(Role, usize)>,
+}
+
+impl Opened {
+    fn of_table(table: Table) -> Self {
+        Self { files: vec![(Role::All, table.rows())], data: Data::Table(table) }
+    }
 }
 
 impl Choice {
@@ -95,7 +207,7 @@ impl Choice {
             }
             Source::File { path, read }
         };
-        Ok(Self { source, rows: None, seed: None })
+        Ok(Self { source, rows: None, seed: None, corpus: CorpusOptions::default() })
     }
 
     /// What reports call it, before "(simulated)".
@@ -144,31 +256,99 @@ impl Choice {
             Source::Registered(name) => {
                 let entry = find_in(entries, name)?;
                 match entry.kind {
-                    Kind::Generator => return self.generate(entry),
-                    Kind::Corpus => {
-                        let remedy = "name a table: `parsimony data list` shows which are";
-                        return Err(Error::config(format!("dataset `{name}`"), "a text, not a table", remedy));
+                    Kind::Corpus if entry.generator.is_some() => return self.generate_language(entry),
+                    Kind::Corpus => return self.open_text(&locate(entry)?, entry.files.iter().map(|file| file.role)),
+                    kind => {
+                        self.refuse_corpus_options(false)?;
+                        match kind {
+                            Kind::Generator => return self.generate(entry),
+                            _ => open_registered(entry, progress)?,
+                        }
                     }
-                    Kind::Table => open_registered(entry, progress)?,
                 }
             }
             Source::File { path, read: options } => {
                 if !path.exists() {
                     return Err(missing(entries, path));
                 }
-                let table = read_file(path, options)?;
-                Opened { files: vec![(Role::All, table.rows())], table }
+                if options.format == Some(Format::Text) {
+                    super::read::check_options(Format::Text, options)?;
+                    return self.open_text(std::slice::from_ref(path), [Role::All]);
+                }
+                self.refuse_corpus_options(false)?;
+                Opened::of_table(read_file(path, options)?)
             }
         };
-        if let Some(seed) = self.seed {
-            let finding = format!("seed = {seed}, but nothing is drawn");
-            let remedy = "a seed is for generators such as higgs-sim; the split has its own";
-            return Err(Error::config(format!("dataset `{}`", self.name()), finding, remedy));
-        }
+        self.refuse_seed()?;
         match self.rows {
-            Some(rows) => first_rows(opened, rows),
+            Some(rows) => first_rows(opened.data.into_table()?, opened.files, rows),
             None => Ok(opened),
         }
+    }
+
+    fn place(&self) -> String {
+        format!("dataset `{}`", self.name())
+    }
+
+    fn refuse_seed(&self) -> Result<()> {
+        let Some(seed) = self.seed else { return Ok(()) };
+        let finding = format!("seed = {seed}, but nothing is drawn");
+        let remedy = "a seed is for generators such as higgs-sim; the split has its own";
+        Err(Error::config(self.place(), finding, remedy))
+    }
+
+    /// Refuses options that mean nothing for a table or for a text.
+    fn refuse_corpus_options(&self, is_text: bool) -> Result<()> {
+        let Some(option) = self.corpus.given(is_text) else { return Ok(()) };
+        let (what, whose) = if is_text {
+            ("a text", format!("belongs to the generated language `{}`", small_language::NAME))
+        } else {
+            ("a table", "belongs to texts (format = \"text\")".to_owned())
+        };
+        Err(Error::config(
+            self.place(),
+            format!("`{option}` is given, and it is {what}"),
+            format!("leave it out; it {whose}"),
+        ))
+    }
+
+    fn refuse_rows(&self) -> Result<()> {
+        let Some(rows) = self.rows else { return Ok(()) };
+        let remedy = "leave it out; `length` takes a number of tokens";
+        Err(Error::config(self.place(), format!("rows = {rows}, and a text has no rows"), remedy))
+    }
+
+    /// Opens the files of a text.
+    fn open_text(&self, paths: &[PathBuf], roles: impl IntoIterator<Item = Role>) -> Result<Opened> {
+        self.refuse_corpus_options(true)?;
+        self.refuse_rows()?;
+        self.refuse_seed()?;
+        let tokens = self.corpus.tokens.unwrap_or_default();
+        let (corpus, lengths) = Corpus::open(&self.name(), paths, tokens, self.corpus.length)?;
+        Ok(Opened { data: Data::Corpus(corpus), files: roles.into_iter().zip(lengths).collect() })
+    }
+
+    /// Makes a generated language; its tokens are made when they are read.
+    fn generate_language(&self, entry: &DatasetEntry) -> Result<Opened> {
+        if entry.name != small_language::NAME {
+            let remedy = format!("the generator of this program is `{}`", small_language::NAME);
+            return Err(Error::config(format!("dataset `{}`", entry.name), "there is no such generator", remedy));
+        }
+        self.refuse_rows()?;
+        if self.corpus.tokens.is_some() {
+            let finding = "`tokens` is given, and its tokens are words";
+            return Err(Error::config(self.place(), finding, "leave it out; it belongs to texts"));
+        }
+        let (length, seed) = entry.generator.as_ref().map_or((1 << 22, 1), |g| (g.rows as usize, g.seed));
+        let length = self.corpus.length.unwrap_or(length);
+        let standard = Parameters::default();
+        let parameters = Parameters {
+            facts: self.corpus.facts.unwrap_or(standard.facts),
+            digits: self.corpus.digits.unwrap_or(standard.digits),
+            seed: self.seed.unwrap_or(seed),
+        };
+        let corpus = Corpus::generate(length, parameters)?;
+        Ok(Opened { data: Data::Corpus(corpus), files: vec![(Role::All, length)] })
     }
 
     fn generate(&self, entry: &DatasetEntry) -> Result<Opened> {
@@ -191,8 +371,7 @@ impl Choice {
                           `parsimony data generate --out FILE.store`, and name that file";
             return Err(Error::config(place, finding, remedy));
         }
-        let table = higgs_sim::generate(self.seed.unwrap_or(seed), rows);
-        Ok(Opened { files: vec![(Role::All, rows)], table })
+        Ok(Opened::of_table(higgs_sim::generate(self.seed.unwrap_or(seed), rows)))
     }
 
     /// The split of an opened dataset; `fold` matters to folds alone.
@@ -230,9 +409,12 @@ impl Choice {
                 })?)
             }
         };
-        Ok(match registered {
-            Some(split) => split.rule.spec(&opened.files, fold.unwrap_or(0)),
-            None => SplitSpec::Fractions { train: 0.7, validation: 0.15, test: 0.15, seed: 1, stratified: false },
+        Ok(match (registered, &opened.data) {
+            (Some(split), _) => split.rule.spec(&opened.files, fold.unwrap_or(0)),
+            (None, Data::Corpus(corpus)) => SplitSpec::Last { test: corpus.len() / 10, validation: corpus.len() / 10 },
+            (None, Data::Table(_)) => {
+                SplitSpec::Fractions { train: 0.7, validation: 0.15, test: 0.15, seed: 1, stratified: false }
+            }
         })
     }
 }
@@ -288,7 +470,7 @@ fn open_registered(entry: &DatasetEntry, progress: &dyn Fn(u64, u64)) -> Result<
         if current || imported {
             let table = named(store::open(&cached)?, entry)?;
             check_rows(entry, table.rows(), std::slice::from_ref(&cached))?;
-            return Ok(Opened { files: vec![(file.role, table.rows())], table });
+            return Ok(Opened { files: vec![(file.role, table.rows())], data: Data::Table(table) });
         }
     }
     let (mut tables, mut files) = (Vec::new(), Vec::new());
@@ -304,7 +486,7 @@ fn open_registered(entry: &DatasetEntry, progress: &dyn Fn(u64, u64)) -> Result<
     }
     let table = named(concatenate(&entry.name, tables)?, entry)?;
     check_rows(entry, table.rows(), &read_paths)?;
-    Ok(Opened { table, files })
+    Ok(Opened { data: Data::Table(table), files })
 }
 
 /// A file that was cut short would move whatever is counted from its end, such as the last 500,000 rows of HIGGS.
@@ -475,15 +657,14 @@ fn concatenate(name: &str, mut tables: Vec<Table>) -> Result<Table> {
 }
 
 /// The first `wanted` rows; of a dataset in several files, the first of the first file and all of the others.
-fn first_rows(opened: Opened, wanted: usize) -> Result<Opened> {
-    let Opened { table, mut files } = opened;
+fn first_rows(table: Table, mut files: Vec<(Role, usize)>, wanted: usize) -> Result<Opened> {
     let available = files.first().map_or(0, |(_, rows)| *rows);
     if wanted == 0 || wanted > available {
         let remedy = format!("`rows` takes a whole number from 1 to {available}");
         return Err(Error::config(format!("dataset `{}`", table.name), format!("rows = {wanted}"), remedy));
     }
     if wanted == available {
-        return Ok(Opened { table, files });
+        return Ok(Opened { data: Data::Table(table), files });
     }
     let rows = table.rows() - available + wanted;
     let place = |row: usize| if row < wanted { row } else { row - wanted + available };
@@ -491,7 +672,7 @@ fn first_rows(opened: Opened, wanted: usize) -> Result<Opened> {
     let targets = assemble(rows, 1, |row| (&table.targets, place(row)));
     files[0].1 = wanted;
     let fingerprint = fingerprint([table.fingerprint.as_str(), &format!("the first {wanted} rows")]);
-    Ok(Opened { table: Table { features, targets, fingerprint, ..table }, files })
+    Ok(Opened { data: Data::Table(Table { features, targets, fingerprint, ..table }), files })
 }
 
 /// Number of classes; none for a regression.

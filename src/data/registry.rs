@@ -23,6 +23,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("higgs-sim.toml", include_str!("../../datasets/higgs-sim.toml")),
     ("mnist.toml", include_str!("../../datasets/mnist.toml")),
     ("mushrooms.toml", include_str!("../../datasets/mushrooms.toml")),
+    ("small-language.toml", include_str!("../../datasets/small-language.toml")),
     ("sonar.toml", include_str!("../../datasets/sonar.toml")),
     ("splice.toml", include_str!("../../datasets/splice.toml")),
     ("svmguide1.toml", include_str!("../../datasets/svmguide1.toml")),
@@ -40,7 +41,7 @@ const SOURCES: &[(&str, &str)] = &[
 pub enum Kind {
     /// Rows of features with a target.
     Table,
-    /// A text.
+    /// A text, or words made by a generator in this program.
     Corpus,
     /// Rows made by a simulator in this program.
     Generator,
@@ -122,15 +123,15 @@ pub struct Class {
     pub name: Option<String>,
 }
 
-/// How rows (of a table) or bytes (of a corpus) are divided. Whatever is neither validation nor test is training.
+/// How rows (of a table) or tokens (of a corpus) are divided. Whatever is neither validation nor test is training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum SplitRule {
     /// The last `test` rows are the test set, the `validation` rows before them the validation set.
     Last {
-        /// Rows (or bytes) of the validation set.
+        /// Rows (or tokens) of the validation set.
         validation: usize,
-        /// Rows (or bytes) of the test set.
+        /// Rows (or tokens) of the test set.
         test: usize,
     },
     /// Fold `k` tests on the rows with `row % count == k`, rows counted from 0, and validates on those of the next fold,
@@ -139,10 +140,10 @@ pub enum SplitRule {
         /// Number of folds, at least 3 so that something is left to train on.
         count: usize,
     },
-    /// By the files' [`Role`], in the order train, validation, test; the last `validation` rows (or bytes) of the
+    /// By the files' [`Role`], in the order train, validation, test; the last `validation` rows (or tokens) of the
     /// training files are for validation too.
     Files {
-        /// Rows (or bytes) of the validation set taken from the training files.
+        /// Rows (or tokens) of the validation set taken from the training files.
         validation: usize,
     },
     /// Consecutive shares in the order train, validation, test, each boundary rounded down.
@@ -170,7 +171,7 @@ pub enum SplitRule {
 }
 
 impl SplitRule {
-    /// The rule for files with these rows (or bytes), which are taken one after another in the entry's order; `fold`
+    /// The rule for files with these rows (or tokens), which are taken one after another in the entry's order; `fold`
     /// matters to [`SplitRule::Folds`] alone.
     #[must_use]
     pub fn spec(&self, files: &[(Role, usize)], fold: usize) -> SplitSpec {
@@ -211,7 +212,8 @@ pub struct Split {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Generator {
-    /// Number of rows.
+    /// Number of rows, or of tokens.
+    #[serde(alias = "tokens")]
     pub rows: u64,
     /// Seed.
     pub seed: u64,
@@ -298,13 +300,18 @@ impl DatasetEntry {
         if self.name.is_empty() || !self.name.chars().all(plain) {
             return Err(format!("name = {:?}: lower-case letters, digits and hyphens are expected", self.name));
         }
-        if (self.kind == Kind::Generator) != self.generator.is_some() {
-            return Err("a [generator] section belongs to kind = \"generator\" and to no other kind".into());
+        let is_generated = self.generator.is_some();
+        if self.kind != Kind::Corpus && (self.kind == Kind::Generator) != is_generated {
+            return Err(
+                "a [generator] section belongs to kind = \"generator\" or \"corpus\", and a generator has one".into()
+            );
         }
-        if (self.kind == Kind::Generator) == (self.format.is_some() && !self.files.is_empty()) {
-            return Err("a table or a corpus has a format and at least one [[files]] section, a generator none".into());
+        if is_generated == (self.format.is_some() && !self.files.is_empty()) {
+            return Err(
+                "what has no [generator] has a format and at least one [[files]] section, a generator none".into()
+            );
         }
-        if (self.kind == Kind::Corpus) != (self.format == Some(Format::Text)) {
+        if !is_generated && (self.kind == Kind::Corpus) != (self.format == Some(Format::Text)) {
             return Err("format = \"text\" belongs to kind = \"corpus\" and to no other kind".into());
         }
         if let Some(target) = self.target.as_ref().filter(|target| !self.columns.contains(target)) {
@@ -527,7 +534,7 @@ mod tests {
             assert_eq!(format!("{}.toml", entry.name), *file);
             assert!(!entry.splits.is_empty(), "{file} has no split");
             assert!(
-                entry.kind == Kind::Generator || entry.downloadable() || entry.how_made.is_some(),
+                entry.generator.is_some() || entry.downloadable() || entry.how_made.is_some(),
                 "{file} neither has an address nor says how it was made"
             );
         }

@@ -1,4 +1,5 @@
-//! Splits of a table into training, validation and test rows, written so that they can be repeated elsewhere.
+//! Splits of a table into training, validation and test rows, and of a corpus by position, written so that they can be
+//! repeated elsewhere.
 //!
 //! Each row of the table lands in exactly one part. Random splits draw from ChaCha8 seeded by the stated number and
 //! shuffled by Fisher and Yates, so they are the same on every machine and with every version. Splits that go by row
@@ -12,6 +13,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How a table is split, as it stands in an experiment file and in the record of every run.
@@ -134,13 +136,58 @@ impl SplitSpec {
                     test: RowSet::Range(test_start..rows),
                 }
             }
-            Self::Ranges { train, validation, test } => ranges(rows, train, validation, test)?,
+            Self::Ranges { train, validation, test } => ranges("row", rows, train, validation, test)?,
             Self::Folds { count, fold, validation, seed } => folds(rows, count, fold, validation, seed)?,
         };
         if splits.train.is_empty() {
             return Err(refuse(format!("no training rows remain of {rows}"), "make the other parts smaller"));
         }
         Ok(splits)
+    }
+}
+
+impl SplitSpec {
+    /// Divides the `length` tokens of a corpus by position: training, validation and test, disjoint and together all.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for rules that draw or interleave, since neighbours in a text belong together, and for numbers that do
+    /// not fit.
+    pub fn positions(&self, name: &str, length: usize) -> Result<[Range<usize>; 3]> {
+        match *self {
+            Self::Last { test, validation } => {
+                let train = test.checked_add(validation).and_then(|held_out| length.checked_sub(held_out));
+                match train.filter(|&train| train > 0) {
+                    Some(train) => Ok([0..train, train..length - test, length - test..length]),
+                    None => Err(refuse(
+                        format!("{validation} validation and {test} test tokens of the {length} of {name}"),
+                        "leave at least one token to train on",
+                    )),
+                }
+            }
+            Self::Ranges { train, validation, test } => {
+                let splits = ranges("token", length, train, validation, test)?;
+                let positions = |set: &RowSet| match set {
+                    RowSet::Range(range) => range.clone(),
+                    RowSet::Indices(_) => 0..0,
+                };
+                let parts = [&splits.train, &splits.validation, &splits.test].map(positions);
+                if parts[0].is_empty() {
+                    return Err(refuse(
+                        format!("no training tokens remain of {length}"),
+                        "make the other parts smaller",
+                    ));
+                }
+                Ok(parts)
+            }
+            Self::Fractions { .. } | Self::Folds { .. } => {
+                let finding =
+                    format!("{name} is a text, whose tokens are not drawn one by one: neighbours belong together");
+                Err(refuse(
+                    finding,
+                    "divide it by position: { last = { validation = 10000, test = 10000 } } or { ranges = ... }",
+                ))
+            }
+        }
     }
 }
 
@@ -249,21 +296,22 @@ fn fractions(table: &Table, validation: f64, test: f64, seed: u64, stratified: b
     Ok(from_parts(&parts))
 }
 
-fn ranges(rows: usize, train: [usize; 2], validation: [usize; 2], test: [usize; 2]) -> Result<Splits> {
+/// `what` is a row, or a token of a text.
+fn ranges(what: &str, rows: usize, train: [usize; 2], validation: [usize; 2], test: [usize; 2]) -> Result<Splits> {
     let mut parts = [train, validation, test];
     parts.sort_unstable();
     let mut at = 0;
     for [start, end] in parts.into_iter().filter(|[start, end]| start != end) {
         if start != at || end < start {
             return Err(refuse(
-                format!("the ranges {train:?}, {validation:?} and {test:?} leave out or repeat rows near {at}"),
+                format!("the ranges {train:?}, {validation:?} and {test:?} leave out or repeat {what}s near {at}"),
                 format!("give ranges that follow one another from 0 to {rows}"),
             ));
         }
         at = end;
     }
     if at != rows {
-        let finding = format!("the ranges end at row {at}, and there are {rows}");
+        let finding = format!("the ranges end at {what} {at}, and there are {rows}");
         return Err(refuse(finding, format!("let the last range end at {rows}")));
     }
     // An empty part may be stated anywhere, beyond the rows too.

@@ -8,6 +8,7 @@
 use super::array::{Array, View, ViewMut};
 use super::cpu::design::Selection;
 use super::panels::Panels;
+use super::tokens::Tokens;
 use crate::error::Result;
 use std::fmt::Debug;
 use std::ops::{Deref, Range};
@@ -168,6 +169,10 @@ pub trait Backend: Debug + Send + Sync {
     }
     /// Brings the rows of a table to where [`Backend::load`] needs them.
     fn keep(&self, _table: &Table) {}
+    /// What it does for Transformers; `None` where it has not learned that.
+    fn tokens(&self) -> Option<&dyn Tokens> {
+        None
+    }
 
     /// Sets every element.
     fn fill(&self, a: &mut Array, value: f32);

@@ -11,6 +11,7 @@ pub mod cpu;
 pub mod cuda;
 mod matrix;
 pub mod panels;
+mod tokens;
 
 pub use array::Array;
 pub use backend::{Activation, AdamStep, Backend, BlockBody, Device, Job, Loss, Table};
@@ -18,3 +19,4 @@ pub use choice::{DeviceName, DeviceWish, current, use_backend, use_device};
 pub use cpu::design::Selection;
 pub use matrix::Matrix;
 pub use panels::{PANEL_ROWS, Panels};
+pub use tokens::{Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, Segment, Tokens};

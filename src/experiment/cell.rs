@@ -264,6 +264,7 @@ impl Run<'_> {
         let validation = self.model.evaluate(point, Split::Validation)?;
         let test = self.model.evaluate(point, Split::Test)?;
         let nonzero = self.model.parameter_counts(point).nonzero;
+        let of_model = self.model.notes(point)?;
         self.clock.switch(Section::Recording);
         if !objective.is_finite() {
             return Ok(Some(self.not_finite("the objective", objective)));
@@ -287,14 +288,24 @@ impl Run<'_> {
             ("validation_loss", or_nan(validation.loss)),
             ("validation_accuracy", or_nan(validation.accuracy)),
             ("validation_squared_error", or_nan(validation.squared_error)),
+            ("validation_bits_per_character", or_nan(validation.bits_per_character)),
+            ("validation_grammar_loss", or_nan(validation.grammar_loss)),
+            ("validation_fact_loss", or_nan(validation.fact_loss)),
+            ("validation_sum_loss", or_nan(validation.sum_loss)),
             ("test_loss", or_nan(test.loss)),
             ("test_accuracy", or_nan(test.accuracy)),
             ("test_auc", or_nan(test.auc)),
             ("test_squared_error", or_nan(test.squared_error)),
+            ("test_bits_per_character", or_nan(test.bits_per_character)),
+            ("test_grammar_loss", or_nan(test.grammar_loss)),
+            ("test_fact_loss", or_nan(test.fact_loss)),
+            ("test_sum_loss", or_nan(test.sum_loss)),
             ("parameters_nonzero", nonzero as f64),
             ("resident_bytes", memory.resident as f64),
         ];
-        let notes: Vec<_> = self.oracle.notes().iter().map(|(name, v)| (format!("optimizer.{name}"), *v)).collect();
+        let of_optimizer = self.oracle.notes().iter().map(|(name, v)| (format!("optimizer.{name}"), *v));
+        let of_model = of_model.into_iter().map(|(name, v)| (format!("model.{name}"), v));
+        let notes: Vec<_> = of_optimizer.chain(of_model).collect();
         self.trace.push(row.into_iter().chain(notes.iter().map(|(name, value)| (name.as_str(), *value))));
 
         let metric = |name: &str| row.iter().find(|(key, _)| *key == name).map_or(f64::NAN, |(_, value)| *value);
@@ -390,6 +401,14 @@ impl Run<'_> {
             result.train_squared_error = value("train_squared_error");
             result.validation_squared_error = value("validation_squared_error");
             result.test_squared_error = value("test_squared_error");
+            result.validation_bits_per_character = value("validation_bits_per_character");
+            result.validation_grammar_loss = value("validation_grammar_loss");
+            result.validation_fact_loss = value("validation_fact_loss");
+            result.validation_sum_loss = value("validation_sum_loss");
+            result.test_bits_per_character = value("test_bits_per_character");
+            result.test_grammar_loss = value("test_grammar_loss");
+            result.test_fact_loss = value("test_fact_loss");
+            result.test_sum_loss = value("test_sum_loss");
             result.parameters_nonzero = Some(counts.nonzero);
             result.parameter_compressed_bytes = Some(compressed_bytes(&point));
             let weights = self.model.weights(&point);

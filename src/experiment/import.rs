@@ -188,7 +188,7 @@ fn columns(path: &Path, frame: &DataFrame) -> Result<BTreeMap<String, Vec<f64>>>
             "record the seconds of training so far in every row",
         );
     }
-    let endings = ["loss", "accuracy", "auc", "objective", "squared_error"];
+    let endings = ["loss", "accuracy", "auc", "objective", "squared_error", "bits_per_character"];
     let metrics: Vec<_> = COLUMNS.into_iter().filter(|name| endings.iter().any(|end| name.ends_with(end))).collect();
     if !metrics.iter().any(|name| columns.contains_key(*name)) {
         return refuse("it records no metric".into(), &format!("record at least one of {}", metrics.join(", ")));
@@ -317,6 +317,14 @@ fn result(what: &Import, config: &CellConfig, trace: &Trace, configs: &[CellConf
         result.test_accuracy = value("test_accuracy");
         result.test_auc = value("test_auc");
         result.test_squared_error = value("test_squared_error");
+        result.validation_bits_per_character = value("validation_bits_per_character");
+        result.validation_grammar_loss = value("validation_grammar_loss");
+        result.validation_fact_loss = value("validation_fact_loss");
+        result.validation_sum_loss = value("validation_sum_loss");
+        result.test_bits_per_character = value("test_bits_per_character");
+        result.test_grammar_loss = value("test_grammar_loss");
+        result.test_fact_loss = value("test_fact_loss");
+        result.test_sum_loss = value("test_sum_loss");
     }
     result.steps = value("step").map(|steps| steps as u64);
     result.data_passes = value("data_passes");

@@ -15,11 +15,13 @@ mod record;
 mod reference;
 mod runner;
 mod spec;
+#[cfg(test)]
+mod text_tests;
 mod trace;
 pub mod tune;
 
 pub use budget::{Budget, Schedule};
-pub use checkpoint::read_weights;
+pub use checkpoint::{read_weights, write_weights};
 pub use import::{Import, import};
 pub use interrupt::{count as interruptions, install as count_interruptions};
 pub use plan::{Absent, NUMERICS_VERSION, Plan, Skipped};

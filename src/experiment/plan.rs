@@ -4,12 +4,12 @@
 //! clock. Cells stand in an interleaved order: all of them with the first seed come before any with the second.
 
 use super::budget::Budget;
-use super::problem::{layout, model_data};
+use super::problem::{Divided, layout, part_sizes};
 use super::record::{CellConfig, ComponentRecord, DatasetRecord, Values, content_hash};
 use super::spec::{ComponentSpec, DatasetSpec, Folds, MOST_CELLS, Reported, Spec};
 use crate::claim::{self, Subject};
 use crate::data::SplitSpec;
-use crate::data::open::{Opened, Source};
+use crate::data::open::{Data, Opened, Source};
 use crate::device::{DeviceName, DeviceWish};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelEntry};
@@ -179,16 +179,17 @@ impl Planner<'_> {
         let mut fits: Option<Vec<Fit>> = None;
         for fold in folds {
             let split = split(fold)?;
-            let splits = split.apply(&opened.table).map_err(placed)?;
-            let rows = [splits.train.len(), splits.validation.len(), splits.test.len()];
+            let rows = part_sizes(&opened.data, &split).map_err(placed)?;
             if rows[1] == 0 {
                 self.check_validation(dataset)?;
             }
             let fits = match &mut fits {
                 Some(fits) => fits,
                 empty => {
-                    let data = model_data(&opened.table, &splits.withholding(self.spec.withhold_test));
-                    let fit = |point: &Point<'_, ModelEntry>| Fit::of((point.entry.build)(&data, &point.settings));
+                    let evaluation_tokens = dataset.choice.corpus.evaluation_tokens;
+                    let divided = Divided::new(&opened.data, &split, self.spec.withhold_test, evaluation_tokens);
+                    let divided = divided.map_err(placed)?;
+                    let fit = |point: &Point<'_, ModelEntry>| Fit::of(divided.build(point.entry, &point.settings));
                     empty.insert(models.iter().map(fit).collect::<Result<_>>()?)
                 }
             };
@@ -261,6 +262,9 @@ impl Planner<'_> {
             if spec.inspect {
                 identity["inspect"] = true.into();
             }
+            if let Some(tokens) = dataset.source.corpus.evaluation_tokens {
+                identity["evaluation_tokens"] = tokens.into();
+            }
             if spec.withhold_test {
                 identity["test"] = "withheld".into();
             }
@@ -313,22 +317,23 @@ impl Planner<'_> {
 }
 
 fn dataset_record(dataset: &DatasetSpec, opened: &Opened, split: SplitSpec, rows: [usize; 3]) -> DatasetRecord {
-    let table = &opened.table;
+    let data = &opened.data;
     let name = dataset.choice.name();
     let mut label = dataset.label.clone().unwrap_or_else(|| name.clone());
-    if table.simulated {
+    if data.simulated() {
         label.push_str(" (simulated)");
     }
     DatasetRecord {
         name,
         label,
-        simulated: table.simulated,
-        fingerprint: table.fingerprint.clone(),
-        layout: layout(table),
-        order: table.order,
+        simulated: data.simulated(),
+        fingerprint: data.fingerprint().to_owned(),
+        layout: layout(data),
+        order: data.order(),
         source: dataset.choice.clone(),
         split,
         rows,
+        text: matches!(data, Data::Corpus(_)),
     }
 }
 

@@ -43,8 +43,11 @@ pub struct DatasetRecord {
     pub source: Choice,
     /// How its rows are divided.
     pub split: SplitSpec,
-    /// Rows to train on, for validation and for testing.
+    /// Rows to train on, for validation and for testing; of a text, tokens.
     pub rows: [usize; 3],
+    /// Whether it is a text.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub text: bool,
 }
 
 /// A model or an optimizer of a cell.
@@ -166,6 +169,14 @@ pub struct CellResult {
     pub train_squared_error: Option<f64>,
     pub validation_squared_error: Option<f64>,
     pub test_squared_error: Option<f64>,
+    pub validation_bits_per_character: Option<f64>,
+    pub validation_grammar_loss: Option<f64>,
+    pub validation_fact_loss: Option<f64>,
+    pub validation_sum_loss: Option<f64>,
+    pub test_bits_per_character: Option<f64>,
+    pub test_grammar_loss: Option<f64>,
+    pub test_fact_loss: Option<f64>,
+    pub test_sum_loss: Option<f64>,
     pub parameters_total: Option<u64>,
     pub parameters_active: Option<u64>,
     pub parameters_nonzero: Option<u64>,
@@ -217,6 +228,14 @@ impl CellResult {
             train_squared_error: None,
             validation_squared_error: None,
             test_squared_error: None,
+            validation_bits_per_character: None,
+            validation_grammar_loss: None,
+            validation_fact_loss: None,
+            validation_sum_loss: None,
+            test_bits_per_character: None,
+            test_grammar_loss: None,
+            test_fact_loss: None,
+            test_sum_loss: None,
             parameters_total: None,
             parameters_active: None,
             parameters_nonzero: None,

@@ -6,7 +6,7 @@ use super::budget::{Budget, Schedule};
 use super::document::{Field, Section, Source};
 use super::tune::{self, Tune};
 use crate::claim::{Claim, Comparison, Expectation, place_mistake};
-use crate::data::open::{Choice, Source as DataSource, SplitChoice};
+use crate::data::open::{Choice, CorpusOptions, Source as DataSource, SplitChoice};
 use crate::data::registry::find_in;
 use crate::data::{ReadOptions, SplitSpec};
 use crate::device::{DeviceName, DeviceWish};
@@ -82,10 +82,14 @@ pub struct Target {
 
 impl Target {
     /// Metrics that a target may name: those of the test rows are not among them, since nothing is chosen on them.
-    pub const METRICS: [&'static str; 8] = [
+    pub const METRICS: [&'static str; 12] = [
         "validation_accuracy",
         "validation_loss",
         "validation_squared_error",
+        "validation_bits_per_character",
+        "validation_grammar_loss",
+        "validation_fact_loss",
+        "validation_sum_loss",
         "train_accuracy",
         "train_loss",
         "train_squared_error",
@@ -403,6 +407,14 @@ fn dataset(section: &Section<'_>, experiment: &Path, workbench: &Workbench) -> R
     let label = section.get("label").map(|field| field.text(LABEL).map(str::to_owned)).transpose()?;
     let rows = section.get("rows").map(|f| f.whole(1..1 << 32, "a whole number of at least 1")).transpose()?;
     let seed = section.get("seed").map(|f| f.whole(0..1 << 62, "a whole number of at least 0")).transpose()?;
+    let count = |key| section.get(key).map(|f| f.whole(1..1 << 48, "a whole number of at least 1")).transpose();
+    let corpus = CorpusOptions {
+        tokens: section.get("tokens").map(|f| f.read_into("\"characters\" or \"bytes\"", |_| ())).transpose()?,
+        length: count("length")?.map(|length| length as usize),
+        evaluation_tokens: count("evaluation_tokens")?.map(|tokens| tokens as usize),
+        facts: count("facts")?.map(|facts| facts as usize),
+        digits: count("digits")?.map(|digits| digits as usize),
+    };
     let optional = switch(section, "optional")?;
     let split = match section.get("split") {
         None => SplitChoice::Standard,
@@ -436,7 +448,7 @@ fn dataset(section: &Section<'_>, experiment: &Path, workbench: &Workbench) -> R
             return Err(Error::config(place, "neither or both of `name` and `path`", remedy));
         }
     };
-    let choice = Choice { source, rows: rows.map(|rows| rows as usize), seed };
+    let choice = Choice { source, rows: rows.map(|rows| rows as usize), seed, corpus };
     Ok(DatasetSpec { place, label, choice, split, optional })
 }
 
@@ -460,7 +472,7 @@ fn read_options(section: &Section<'_>) -> Result<ReadOptions> {
     let standard = ReadOptions::default();
     let columns = "a list of column names or numbers counted from 1";
     Ok(ReadOptions {
-        format: take(section, "format", "csv, tsv, libsvm, parquet, idx or store")?,
+        format: take(section, "format", "csv, tsv, libsvm, parquet, idx, text or store")?,
         target: match section.get("target") {
             None => None,
             Some(field) => match field.scalar()? {

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-/// Columns that every trace has, in this order; what the optimizer notes follows as `optimizer.*`.
-pub const COLUMNS: [&str; 20] = [
+/// Columns that every trace has, in this order; what optimizer and model note follows as `optimizer.*` and `model.*`.
+pub const COLUMNS: [&str; 28] = [
     "step",
     "data_passes",
     "gradient_equivalents",
@@ -27,10 +27,18 @@ pub const COLUMNS: [&str; 20] = [
     "validation_loss",
     "validation_accuracy",
     "validation_squared_error",
+    "validation_bits_per_character",
+    "validation_grammar_loss",
+    "validation_fact_loss",
+    "validation_sum_loss",
     "test_loss",
     "test_accuracy",
     "test_auc",
     "test_squared_error",
+    "test_bits_per_character",
+    "test_grammar_loss",
+    "test_fact_loss",
+    "test_sum_loss",
     "parameters_nonzero",
     "resident_bytes",
 ];

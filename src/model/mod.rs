@@ -5,6 +5,8 @@ pub mod glm;
 mod inspection;
 pub mod network;
 mod rows;
+mod text;
+pub mod transformer;
 
 use crate::data::{Examples, Task};
 use crate::device::Panels;
@@ -16,8 +18,9 @@ use std::ops::Range;
 
 pub use inspection::{Coefficient, Held, Inspection, RowStatistics, Separability};
 pub use rows::RowOutcomes;
+pub use text::{TextData, TokenLosses};
 
-/// The data a model is built on: splits of one table.
+/// The data a model of a table is built on: its splits. What a language model is built on is [`TextData`].
 #[derive(Debug, Clone)]
 pub struct ModelData {
     /// The only rows that training, standardization included, ever sees.
@@ -30,6 +33,27 @@ pub struct ModelData {
     pub task: Task,
     /// Names of the `d` feature columns.
     pub columns: Vec<String>,
+}
+
+/// What a model is built on, of either kind.
+#[derive(Debug, Clone, Copy)]
+pub enum ModelInput<'a> {
+    /// A table.
+    Table(&'a ModelData),
+    /// A corpus.
+    Text(&'a TextData),
+}
+
+impl<'a> From<&'a ModelData> for ModelInput<'a> {
+    fn from(data: &'a ModelData) -> Self {
+        Self::Table(data)
+    }
+}
+
+impl<'a> From<&'a TextData> for ModelInput<'a> {
+    fn from(data: &'a TextData) -> Self {
+        Self::Text(data)
+    }
 }
 
 /// The parts of a dataset.
@@ -46,15 +70,24 @@ pub enum Split {
 /// A model's quality on some rows; every value is absent where there are no rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Mean loss per row, without the regularizer: in nats, or half the squared error of a real target.
+    /// Mean loss per row, without the regularizer: in nats, or half the squared error of a real target. Of a text, nats per
+    /// predicted token.
     pub loss: Option<f64>,
-    /// Share of rows whose most probable class is right; absent where the target is a real number.
+    /// Share of rows, or of predicted tokens, whose most probable class is right; absent where the target is a real number.
     pub accuracy: Option<f64>,
     /// Area under the ROC curve, ties counted half; two classes only.
     pub auc: Option<f64>,
     /// Mean over rows of the squared error summed over outputs, not halved: of reconstructions (an autoencoder) or of a
     /// real target.
     pub squared_error: Option<f64>,
+    /// Bits per character of a text: the bits of all predicted tokens divided by the characters that these are.
+    pub bits_per_character: Option<f64>,
+    /// Mean loss of those tokens that are no answer; of the generated language alone, as the next two.
+    pub grammar_loss: Option<f64>,
+    /// Mean loss of the answers of facts.
+    pub fact_loss: Option<f64>,
+    /// Mean loss of the digits of results of sums.
+    pub sum_loss: Option<f64>,
 }
 
 /// How many parameters a fit has, counted in several ways.
@@ -114,6 +147,15 @@ pub trait Model: Problem {
     /// Whether the objective has one optimum that a reference solve can find to high precision.
     fn is_convex(&self) -> bool;
 
+    /// Numbers about the model itself that belong into a trace, by name, such as the load of experts: columns `model.*`.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn notes(&self, parameters: &Vector) -> Result<Vec<(&'static str, f64)>> {
+        let _ = parameters;
+        Ok(Vec::new())
+    }
+
     /// What statistics knows about fitted weights: standard errors, deviances, leverages (docs/methods.md). Intervals are
     /// of confidence `level`; `raw` states coefficients for the columns as they stand in the data. `None` where the model
     /// is no generalized linear model.
@@ -166,6 +208,15 @@ fn output_names(classes: &[String]) -> Vec<String> {
     }
 }
 
+/// How a model is built, which tells what kind of dataset it takes.
+#[derive(Clone, Copy)]
+pub enum Build {
+    /// On rows of features.
+    Table(fn(&ModelData, &Settings) -> Result<Box<dyn Model>>),
+    /// On tokens.
+    Text(fn(&TextData, &Settings) -> Result<Box<dyn Model>>),
+}
+
 /// A registered model.
 #[derive(Clone)]
 pub struct ModelEntry {
@@ -179,10 +230,32 @@ pub struct ModelEntry {
     pub settings: &'static [Setting],
     /// Whether its start is drawn at random.
     pub random_start: bool,
-    /// Builds it on data.
-    pub build: fn(&ModelData, &Settings) -> Result<Box<dyn Model>>,
+    /// Builds it on data of its kind ([`ModelEntry::build`]).
+    pub build: Build,
     /// Rebuilds what predicts from weights that this model wrote.
     pub predictor: fn(&Weights) -> Result<Box<dyn Predictor>>,
+}
+
+impl ModelEntry {
+    /// The model on data.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for data of the other kind, or for settings that the data rule out.
+    pub fn build<'a>(&self, data: impl Into<ModelInput<'a>>, settings: &Settings) -> Result<Box<dyn Model>> {
+        let refuse = |finding: &str, remedy: &str| Err(Error::config(format!("model {}", self.name), finding, remedy));
+        match (self.build, data.into()) {
+            (Build::Table(build), ModelInput::Table(data)) => build(data, settings),
+            (Build::Text(build), ModelInput::Text(data)) => build(data, settings),
+            (Build::Table(_), ModelInput::Text(_)) => refuse(
+                &format!("{} takes rows of features with a target, and this dataset is a text", self.name),
+                "give it a table, or the text a language model such as transformer",
+            ),
+            (Build::Text(_), ModelInput::Table(_)) => refuse(
+                &format!("{} takes a text, and this dataset is a table", self.name),
+                "give it a text, for instance small-language, or the table a model such as mlp",
+            ),
+        }
+    }
 }
 
 impl std::fmt::Debug for ModelEntry {
@@ -194,5 +267,5 @@ impl std::fmt::Debug for ModelEntry {
 /// The models of this crate, in the order in which they are listed.
 #[must_use]
 pub fn registry() -> Vec<ModelEntry> {
-    vec![glm::LOGISTIC, glm::SOFTMAX, glm::LEAST_SQUARES, network::MLP, network::AUTOENCODER]
+    vec![glm::LOGISTIC, glm::SOFTMAX, glm::LEAST_SQUARES, network::MLP, network::AUTOENCODER, transformer::TRANSFORMER]
 }

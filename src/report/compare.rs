@@ -18,10 +18,13 @@ use std::fs;
 type Written = fn(f64) -> String;
 
 /// Numbers of which the difference is told, and how they are written.
-const DIFFERENCES: [(&str, Written); 6] = [
+const DIFFERENCES: [(&str, Written); 9] = [
     ("test_accuracy", number),
     ("test_loss", number),
     ("test_squared_error", number),
+    ("test_bits_per_character", number),
+    ("test_fact_loss", number),
+    ("test_sum_loss", number),
     ("train_loss", number),
     ("data_passes", number),
     ("peak_resident_bytes", |bytes| units::bytes(bytes.max(0.0) as u64)),

@@ -14,8 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Dataset<'a> {
     /// What reports call it.
     pub name: String,
-    /// Number of rows of all parts together, where the record states it.
+    /// Number of rows of all parts together, where the record states it; of a text, of tokens.
     pub rows: Option<u64>,
+    /// What is counted: `rows` or `tokens`.
+    pub unit: &'static str,
     /// Its models, the smallest first.
     pub models: Vec<Model<'a>>,
 }
@@ -59,11 +61,11 @@ impl Dataset<'_> {
         self.models.iter().flat_map(Model::cells)
     }
 
-    /// The name and the number of rows.
+    /// The name and the number of rows or tokens.
     #[must_use]
     pub fn description(&self) -> String {
         match self.rows {
-            Some(rows) => format!("{}, {} rows", self.name, units::count(rows)),
+            Some(rows) => format!("{}, {} {}", self.name, units::count(rows), self.unit),
             None => self.name.clone(),
         }
     }
@@ -104,7 +106,8 @@ pub fn datasets(runs: &Runs) -> Vec<Dataset<'_>> {
         models.sort_by_key(|model| model.parameters().unwrap_or(u64::MAX));
         let rows = cells.iter().find_map(|cell| total_rows(&cell.config.dataset));
         let rows = rows.filter(|_| !name.contains(", rows "));
-        datasets.push(Dataset { name, rows, models });
+        let unit = cells.first().map_or("rows", |cell| unit(&cell.config.dataset));
+        datasets.push(Dataset { name, rows, unit, models });
     }
     datasets
 }
@@ -134,6 +137,12 @@ fn total_rows(dataset: &Labelled) -> Option<u64> {
     dataset.options.get("rows")?.as_array()?.iter().map(Value::as_u64).sum()
 }
 
+/// What the sizes of a dataset count.
+fn unit(dataset: &Labelled) -> &'static str {
+    let is_text = dataset.options.get("text").and_then(Value::as_bool).unwrap_or(false);
+    if is_text { "tokens" } else { "rows" }
+}
+
 /// What a name may say to tell a dataset from another of its label: a few words for each thing that people choose.
 /// Whatever else the record holds follows from these or is no reading matter.
 fn dataset_options(dataset: &Labelled) -> Map<String, Value> {
@@ -145,6 +154,10 @@ fn dataset_options(dataset: &Labelled) -> Map<String, Value> {
     let source = dataset.options.get("source");
     if let Some(seed) = source.and_then(|source| source.get("seed")?.as_u64()) {
         add("seed", seed.to_string());
+    }
+    let corpus = source.and_then(|source| source.get("corpus")?.as_object());
+    for (key, value) in corpus.into_iter().flatten() {
+        add(key, short(value));
     }
     let file = source.and_then(|source| source.get("file"));
     if let Some(path) = file.and_then(|file| file.get("path")?.as_str()) {

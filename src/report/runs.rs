@@ -173,6 +173,22 @@ pub struct CellResult {
     pub validation_squared_error: Option<f64>,
     /// Mean over rows, summed over outputs.
     pub test_squared_error: Option<f64>,
+    /// Bits per character of a text.
+    pub validation_bits_per_character: Option<f64>,
+    /// Nats per token that is no answer, of the generated language.
+    pub validation_grammar_loss: Option<f64>,
+    /// Nats per answer of a fact, of the generated language.
+    pub validation_fact_loss: Option<f64>,
+    /// Nats per digit of a result, of the generated language.
+    pub validation_sum_loss: Option<f64>,
+    /// Bits per character of a text.
+    pub test_bits_per_character: Option<f64>,
+    /// Nats per token that is no answer, of the generated language.
+    pub test_grammar_loss: Option<f64>,
+    /// Nats per answer of a fact, of the generated language.
+    pub test_fact_loss: Option<f64>,
+    /// Nats per digit of a result, of the generated language.
+    pub test_sum_loss: Option<f64>,
     /// Count.
     pub parameters_total: Option<u64>,
     /// Count.

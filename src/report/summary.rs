@@ -236,7 +236,10 @@ fn columns(runs: &Runs, rows: &[Row<'_>], all: bool) -> Vec<Column> {
     add("test AUC", true, &|row| number(row.median(|cell| cell.result.test_auc), 4));
     add("test squared error", true, &|row| number(row.median(|cell| cell.result.test_squared_error), 4));
     add("train squared error", true, &|row| number(row.median(|cell| cell.result.train_squared_error), 4));
+    add("test bits per character", true, &|row| number(row.median(|cell| cell.result.test_bits_per_character), 4));
     add("test loss", true, &|row| number(row.median(|cell| cell.result.test_loss), 4));
+    add("on facts", true, &|row| number(row.median(|cell| cell.result.test_fact_loss), 4));
+    add("on sums", true, &|row| number(row.median(|cell| cell.result.test_sum_loss), 4));
     let gap = |cell: &Cell| {
         let optimum = runs.references.get(&cell.config.problem)?.objective;
         Some((cell.result.objective? - optimum).max(0.0))

@@ -177,6 +177,11 @@ impl Sketch {
         for key in ["train_squared_error", "validation_squared_error", "test_squared_error"] {
             object[key] = Value::Null;
         }
+        for part in ["validation", "test"] {
+            for key in ["bits_per_character", "grammar_loss", "fact_loss", "sum_loss"] {
+                object[format!("{part}_{key}")] = Value::Null;
+            }
+        }
         object
     }
 

@@ -1,4 +1,4 @@
-//! Readers: any supported file becomes a [`Table`] of `f32` (or, for plain text, a [`Corpus`]).
+//! Readers: any supported file becomes a [`Table`] of `f32` (or, for plain text, a [`Text`]).
 //!
 //! The format is recognized from the content as well as from the name and can be forced. All readers feed rows, in
 //! file order, to one sink: memory for [`read`], a file for `store::import`. Numbers are the `f32` nearest
@@ -20,7 +20,7 @@ mod text;
 
 pub use format::{Format, detect};
 pub use labels::RawTargets;
-pub use text::{Corpus, read_text};
+pub use text::{Text, read_text};
 
 pub(in crate::data) use sink::{Assembler, PanelSink};
 pub(in crate::data) use source::{hex, open_file};
@@ -201,7 +201,7 @@ pub(in crate::data) fn read_into(
                 path,
                 "plain text rather than a table of numbers",
                 "give a CSV, TSV, LIBSVM, Parquet or IDX file, or force a format if this is one; \
-                 plain text is read by the language models",
+                 an experiment takes plain text with format = \"text\", for a language model",
             )
             .into());
         }
@@ -217,7 +217,7 @@ pub(in crate::data) fn read_into(
 }
 
 /// Refuses options that mean nothing for the format, rather than leave them without effect.
-fn check_options(format: Format, options: &ReadOptions) -> Result<()> {
+pub(in crate::data) fn check_options(format: Format, options: &ReadOptions) -> Result<()> {
     let given = [
         ("target", options.target.is_some(), &[Format::Csv, Format::Tsv, Format::Parquet][..]),
         ("exclude", !options.exclude.is_empty(), &[Format::Csv, Format::Tsv, Format::Parquet]),

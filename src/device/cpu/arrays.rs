@@ -9,7 +9,7 @@ use super::products::{Rect, RectMut};
 use super::{elementwise, linalg, losses, products, proximal};
 use crate::device::array::{Array, Shape, Storage, View, ViewMut};
 use crate::device::cpu::buffer::Buffer;
-use crate::device::{Activation, AdamStep, Backend, BlockBody, Job, Loss, PANEL_ROWS, Table};
+use crate::device::{Activation, AdamStep, Backend, BlockBody, Job, Loss, PANEL_ROWS, Table, Tokens};
 use crate::error::Result;
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -19,7 +19,7 @@ use std::ops::Range;
 #[derive(Debug, Clone, Copy)]
 pub struct Cpu {
     /// Whether single operations run on several threads.
-    parallel: bool,
+    pub(super) parallel: bool,
 }
 
 impl Default for Cpu {
@@ -45,14 +45,14 @@ const LARGE_BLOCK_ROWS: usize = 1024;
 /// A job of fewer rows times parameters stays on its thread.
 const SMALL_JOB_WORK: f64 = 1e5;
 
-fn values(array: &Array) -> &[f32] {
+pub(super) fn values(array: &Array) -> &[f32] {
     match &array.storage {
         Storage::Cpu(values) => values,
         Storage::Cuda(_) => panic!("an array of a GPU on the CPU"),
     }
 }
 
-fn values_mut(array: &mut Array) -> &mut [f32] {
+pub(super) fn values_mut(array: &mut Array) -> &mut [f32] {
     match &mut array.storage {
         Storage::Cpu(values) => values,
         Storage::Cuda(_) => panic!("an array of a GPU on the CPU"),
@@ -63,13 +63,13 @@ fn end(shape: Shape) -> usize {
     if shape.rows == 0 { shape.start } else { shape.start + (shape.rows - 1) * shape.stride + shape.columns }
 }
 
-fn rect(view: View<'_>) -> Rect<'_> {
+pub(super) fn rect(view: View<'_>) -> Rect<'_> {
     let Shape { start, rows, columns, stride } = view.shape;
     let values = &values(view.array)[start..end(view.shape)];
     Rect { values, rows, columns, stride, transposed: view.transposed }
 }
 
-fn rect_mut(view: ViewMut<'_>) -> RectMut<'_> {
+pub(super) fn rect_mut(view: ViewMut<'_>) -> RectMut<'_> {
     let Shape { start, rows, columns, stride } = view.shape;
     let values = &mut values_mut(view.array)[start..end(view.shape)];
     RectMut { values, rows, columns, stride }
@@ -111,6 +111,10 @@ impl Cpu {
 impl Backend for Cpu {
     fn name(&self) -> String {
         format!("cpu ({})", super::instruction_set())
+    }
+
+    fn tokens(&self) -> Option<&dyn Tokens> {
+        Some(self)
     }
 
     fn zeros(&self, len: usize) -> Array {

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use std::marker::PhantomData;
 
 /// An activation. What is kept of the forward pass is its value, unless it says otherwise.
-trait Function: Send + Sync {
+pub(super) trait Function: Send + Sync {
     /// `h(z)`.
     fn value<S: Simd>(z: f32) -> f32;
     /// `h'` from what was kept.
@@ -25,10 +25,10 @@ trait Function: Send + Sync {
 }
 
 struct Identity;
-struct Relu;
-struct Tanh;
+pub(super) struct Relu;
+pub(super) struct Tanh;
 struct Sigmoid;
-struct Gelu;
+pub(super) struct Gelu;
 
 impl Function for Identity {
     #[inline(always)]

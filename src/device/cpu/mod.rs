@@ -16,6 +16,7 @@ mod products;
 mod proximal;
 mod real;
 pub mod residuals;
+mod tokens;
 
 pub use arrays::Cpu;
 pub use parallel::{chunk_ranges, map_chunks, on_worker};

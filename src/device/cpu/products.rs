@@ -101,7 +101,7 @@ impl WithSimd for Dots<'_> {
 
 /// A dot product in 64 running sums.
 #[inline(always)]
-fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 64;
     let mut sums = [0.0_f32; LANES];
     let (a_lanes, a_rest) = a.as_chunks::<LANES>();

@@ -7,7 +7,7 @@
 use super::machine::{Argument, Core, DeviceMatrix, Factor, Machine, Memory, Numbers, THREADS};
 use crate::device::array::{Array, Shape, Storage, View, ViewMut};
 use crate::device::cpu::linalg;
-use crate::device::{Activation, AdamStep, Backend, BlockBody, Job, Loss, Panels, Selection, Table};
+use crate::device::{Activation, AdamStep, Backend, BlockBody, Job, Loss, Panels, Selection, Table, Tokens};
 use crate::error::Result;
 use ndarray::Array2;
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// A GPU.
 #[derive(Debug)]
 pub struct Cuda {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     /// Parts of sums, the sums before them.
     parts: Mutex<Option<Memory>>,
     /// Rows of data that were brought here, by where they lie on the host. What is kept alive beside them holds that place.
@@ -35,6 +35,8 @@ const BLOCK_BYTES: usize = 1 << 30;
 macro_rules! arguments {
     ($($argument:expr),* $(,)?) => { &[$(Argument::from($argument)),*] };
 }
+
+pub(super) use arguments;
 
 fn kind_of_activation(h: Activation) -> i32 {
     match h {
@@ -56,7 +58,7 @@ fn kind_of_loss(loss: Loss) -> i32 {
     }
 }
 
-fn numbers(array: &Array) -> &Numbers {
+pub(super) fn numbers(array: &Array) -> &Numbers {
     match &array.storage {
         Storage::Cuda(numbers) => numbers,
         Storage::Cpu(_) => panic!("an array of the CPU on a GPU"),
@@ -64,7 +66,7 @@ fn numbers(array: &Array) -> &Numbers {
 }
 
 /// Address of an array's first element.
-fn address(array: &Array) -> u64 {
+pub(super) fn address(array: &Array) -> u64 {
     numbers(array).memory().address()
 }
 
@@ -74,11 +76,11 @@ fn matrix_of(array: &Array, shape: Shape) -> DeviceMatrix {
     DeviceMatrix { values, rows: rows as i64, columns: columns as i64, stride: stride as i64 }
 }
 
-fn matrix(view: View<'_>) -> DeviceMatrix {
+pub(super) fn matrix(view: View<'_>) -> DeviceMatrix {
     matrix_of(view.array, view.shape)
 }
 
-fn matrix_mut(view: &ViewMut<'_>) -> DeviceMatrix {
+pub(super) fn matrix_mut(view: &ViewMut<'_>) -> DeviceMatrix {
     matrix_of(view.array, view.shape)
 }
 
@@ -86,12 +88,12 @@ fn factor(view: View<'_>) -> Factor {
     Factor { matrix: matrix(view), transposed: view.transposed }
 }
 
-fn is_empty(m: DeviceMatrix) -> bool {
+pub(super) fn is_empty(m: DeviceMatrix) -> bool {
     m.rows == 0 || m.columns == 0
 }
 
 /// Blocks for a flat array.
-fn flat(count: usize) -> [u32; 2] {
+pub(super) fn flat(count: usize) -> [u32; 2] {
     [count.div_ceil(4 * THREADS as usize).clamp(1, 1 << 16) as u32, 1]
 }
 
@@ -101,7 +103,7 @@ fn over(m: DeviceMatrix) -> [u32; 2] {
 }
 
 /// Blocks for the columns of a matrix, a thread each.
-fn blocks_of_columns(m: DeviceMatrix) -> u32 {
+pub(super) fn blocks_of_columns(m: DeviceMatrix) -> u32 {
     (m.columns as usize).div_ceil(THREADS as usize).clamp(1, 1 << 16) as u32
 }
 
@@ -129,7 +131,7 @@ impl Cuda {
     }
 
     /// Launches over the elements of a matrix.
-    fn on_elements(&self, kernel: &'static str, m: DeviceMatrix, arguments: &[Argument]) {
+    pub(super) fn on_elements(&self, kernel: &'static str, m: DeviceMatrix, arguments: &[Argument]) {
         if !is_empty(m) {
             self.core.launch(kernel, over(m), arguments);
         }
@@ -143,7 +145,7 @@ impl Cuda {
     }
 
     /// Calls `with` with memory for parts of sums, the sums before them.
-    fn with_parts<T>(&self, parts: usize, with: impl FnOnce(&Memory, u64) -> T) -> T {
+    pub(super) fn with_parts<T>(&self, parts: usize, with: impl FnOnce(&Memory, u64) -> T) -> T {
         let mut kept = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = (SUMS + parts) * size_of::<f64>();
         let memory = match kept.take() {
@@ -179,7 +181,7 @@ impl Cuda {
         self.reduce(kernel, "add_parts", grid, arguments)
     }
 
-    fn new_array(&self, len: usize) -> Array {
+    pub(super) fn new_array(&self, len: usize) -> Array {
         Array { storage: Storage::Cuda(Numbers::new(&self.core, len)) }
     }
 
@@ -212,6 +214,10 @@ impl Cuda {
 impl Backend for Cuda {
     fn name(&self) -> String {
         self.core.name()
+    }
+
+    fn tokens(&self) -> Option<&dyn Tokens> {
+        Some(self)
     }
 
     fn zeros(&self, len: usize) -> Array {

@@ -11,6 +11,7 @@ pub mod driver;
 pub mod machine;
 pub mod probe;
 pub mod source;
+mod tokens;
 
 pub use arrays::Cuda;
 pub use machine::Machine;

@@ -1,7 +1,7 @@
 //! The kernels' source: the files of `kernels/`, joined.
 
 /// The files of `kernels/` in the order in which they are joined, by name.
-pub const FILES: [(&str, &str); 8] = [
+pub const FILES: [(&str, &str); 14] = [
     ("common.cu", include_str!("kernels/common.cu")),
     ("algebra.cu", include_str!("kernels/algebra.cu")),
     ("reductions.cu", include_str!("kernels/reductions.cu")),
@@ -10,6 +10,12 @@ pub const FILES: [(&str, &str); 8] = [
     ("losses.cu", include_str!("kernels/losses.cu")),
     ("proximal.cu", include_str!("kernels/proximal.cu")),
     ("table.cu", include_str!("kernels/table.cu")),
+    ("rows.cu", include_str!("kernels/rows.cu")),
+    ("norm.cu", include_str!("kernels/norm.cu")),
+    ("feed_forward.cu", include_str!("kernels/feed_forward.cu")),
+    ("softmax.cu", include_str!("kernels/softmax.cu")),
+    ("segments.cu", include_str!("kernels/segments.cu")),
+    ("attention.cu", include_str!("kernels/attention.cu")),
 ];
 
 /// One program of all kernels; messages of a compiler name the file and line.

@@ -99,7 +99,7 @@ fn built(entry: &ModelEntry, recipe: &Recipe, rows: usize) -> Option<Case> {
     let given = recipe.settings.iter().filter(|(key, _)| entry.settings.iter().any(|setting| setting.name == *key));
     let values = given.map(|(key, text)| ((*key).to_owned(), value(text))).collect();
     let settings = Settings::check(entry.name, entry.settings, &values).ok()?;
-    let model = tasks().into_iter().find_map(|task| (entry.build)(&data(rows, task), &settings).ok())?;
+    let model = tasks().into_iter().find_map(|task| entry.build(&data(rows, task), &settings).ok())?;
     let told: Vec<_> = recipe.settings.iter().filter(|(key, _)| matches!(*key, "hidden" | "activation")).collect();
     let name = match told.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ") {
         shape if shape.is_empty() => entry.name.to_owned(),
@@ -113,7 +113,7 @@ fn others(workbench: &Workbench, rows: usize) -> Vec<Case> {
     let unknown = workbench.models.iter().filter(|entry| RECIPES.iter().all(|recipe| recipe.model != entry.name));
     let build = |entry: &ModelEntry| {
         let settings = Settings::check(entry.name, entry.settings, &BTreeMap::new()).ok()?;
-        let model = tasks().into_iter().find_map(|task| (entry.build)(&data(rows, task), &settings).ok())?;
+        let model = tasks().into_iter().find_map(|task| entry.build(&data(rows, task), &settings).ok())?;
         let convex = model.is_convex();
         Some(Case { name: entry.name.to_owned(), model, convex, single_precision: false })
     };

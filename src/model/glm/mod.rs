@@ -13,7 +13,9 @@ mod residuals;
 mod statistics;
 
 use super::rows::{logistic_loss, softmax_loss};
-use super::{Evaluation, Inspection, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights};
+use super::{
+    Build, Evaluation, Inspection, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights,
+};
 use crate::data::{Examples, Standardization, Task};
 use crate::device::cpu::curvature::CurvatureWeights;
 use crate::device::cpu::design::{Design, Expansion, Selection, Transform};
@@ -68,7 +70,7 @@ pub const LOGISTIC: ModelEntry = ModelEntry {
     paper: "McCullagh and Nelder 1989, chapter 4",
     settings: &SETTINGS,
     random_start: false,
-    build: |data, settings| Ok(Box::new(Glm::build(data, settings, Kind::Logistic)?)),
+    build: Build::Table(|data, settings| Ok(Box::new(Glm::build(data, settings, Kind::Logistic)?))),
     predictor: |weights| Ok(Box::new(GlmPredictor::from_weights(weights)?)),
 };
 
@@ -79,7 +81,7 @@ pub const SOFTMAX: ModelEntry = ModelEntry {
     paper: "McCullagh and Nelder 1989, chapter 5; bound of the information: Böhning 1992",
     settings: &SOFTMAX_SETTINGS,
     random_start: false,
-    build: |data, settings| Ok(Box::new(Glm::build(data, settings, Kind::Softmax)?)),
+    build: Build::Table(|data, settings| Ok(Box::new(Glm::build(data, settings, Kind::Softmax)?))),
     predictor: |weights| Ok(Box::new(GlmPredictor::from_weights(weights)?)),
 };
 
@@ -90,7 +92,7 @@ pub const LEAST_SQUARES: ModelEntry = ModelEntry {
     paper: "Gauss 1809; McCullagh and Nelder 1989, chapter 3",
     settings: &SETTINGS,
     random_start: false,
-    build: |data, settings| Ok(Box::new(Glm::build(data, settings, Kind::LeastSquares)?)),
+    build: Build::Table(|data, settings| Ok(Box::new(Glm::build(data, settings, Kind::LeastSquares)?))),
     predictor: |weights| Ok(Box::new(GlmPredictor::from_weights(weights)?)),
 };
 
@@ -491,7 +493,7 @@ impl Model for Glm {
             None
         };
         let accuracy = (self.likelihood != Likelihood::Gaussian).then(|| sums.correct as f64 / rows as f64);
-        Ok(Evaluation { loss: Some(sums.loss / rows as f64), accuracy, auc, squared_error: None })
+        Ok(Evaluation { loss: Some(sums.loss / rows as f64), accuracy, auc, ..Evaluation::default() })
     }
 
     fn row_outcomes(&self, parameters: &Vector, split: Split) -> Result<Option<RowOutcomes>> {

@@ -16,7 +16,7 @@ mod splitting;
 mod stack;
 
 use super::rows::{logistic_loss, softmax_loss};
-use super::{Evaluation, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights};
+use super::{Build, Evaluation, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights};
 use crate::data::{Examples, Standardization, Task};
 use crate::device::{self, Activation, Array, Loss, Panels, Selection, Table};
 use crate::error::{Error, Result};
@@ -65,7 +65,7 @@ pub const MLP: ModelEntry = ModelEntry {
         Setting::switch("standardize", "true", "give every input mean 0 and standard deviation 1 on the training rows"),
     ],
     random_start: true,
-    build: |data, settings| Ok(Box::new(Network::perceptron(data, settings)?)),
+    build: Build::Table(|data, settings| Ok(Box::new(Network::perceptron(data, settings)?))),
     predictor: |weights| Ok(Box::new(NetworkPredictor::from_weights(weights)?)),
 };
 
@@ -87,7 +87,7 @@ pub const AUTOENCODER: ModelEntry = ModelEntry {
         RIDGE,
     ],
     random_start: true,
-    build: |data, settings| Ok(Box::new(Network::autoencoder(data, settings)?)),
+    build: Build::Table(|data, settings| Ok(Box::new(Network::autoencoder(data, settings)?))),
     predictor: |weights| Ok(Box::new(NetworkPredictor::from_weights(weights)?)),
 };
 

@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 /// Columns of traces that the page can draw.
-const TRACE_COLUMNS: [&str; 16] = [
+const TRACE_COLUMNS: [&str; 24] = [
     "train_seconds",
     "step",
     "data_passes",
@@ -33,6 +33,14 @@ const TRACE_COLUMNS: [&str; 16] = [
     "test_loss",
     "test_accuracy",
     "test_squared_error",
+    "validation_bits_per_character",
+    "validation_grammar_loss",
+    "validation_fact_loss",
+    "validation_sum_loss",
+    "test_bits_per_character",
+    "test_grammar_loss",
+    "test_fact_loss",
+    "test_sum_loss",
 ];
 
 /// Rows of all traces together: at most about 4 MB of numbers.
@@ -177,10 +185,11 @@ fn environment(runs: &Runs) -> BTreeMap<String, Vec<String>> {
 fn data(runs: &Runs) -> Value {
     let datasets = groups::datasets(runs);
     let rows = (MOST_ROWS / runs.cells.len().max(1)).clamp(40, 400);
+    let is_text = datasets.iter().any(|dataset| dataset.unit == "tokens");
     let squares = runs.cells.iter().any(|cell| cell.config.model.name == "least-squares");
     json!({
         "name": runs.name,
-        "loss_unit": if squares { "half a square per row" } else { "nats per row" },
+        "loss_unit": if squares { "half a square per row" } else if is_text { "nats per token" } else { "nats per row" },
         "styles": (0..16).map(|index| style(series_style(index))).collect::<Vec<_>>(),
         "datasets": datasets.iter().map(|dataset| of_dataset(runs, dataset, rows)).collect::<Vec<_>>(),
     })

@@ -22,6 +22,14 @@ const METRICS = {
   test_squared_error: ["Test squared error (per row)", false, significant],
   validation_squared_error: ["Validation squared error (per row)", false, significant],
   train_squared_error: ["Training squared error (per row)", false, significant],
+  test_bits_per_character: ["Test bits per character", false, significant],
+  test_grammar_loss: ["Test loss of the grammar (nats per token)", false, significant],
+  test_fact_loss: ["Test loss on facts (nats per answer)", false, significant],
+  test_sum_loss: ["Test loss on sums (nats per digit)", false, significant],
+  validation_bits_per_character: ["Validation bits per character", false, significant],
+  validation_grammar_loss: ["Validation loss of the grammar (nats per token)", false, significant],
+  validation_fact_loss: ["Validation loss on facts (nats per answer)", false, significant],
+  validation_sum_loss: ["Validation loss on sums (nats per digit)", false, significant],
   gradient_norm: ["Largest element of the gradient", true, significant],
 };
 const AXES = {
@@ -267,7 +275,7 @@ function front(points, higher) {
 }
 
 function parameters() {
-  const metrics = ["test_accuracy", "test_squared_error", "test_loss", "validation_accuracy", "validation_loss", "train_loss"]
+  const metrics = ["test_accuracy", "test_bits_per_character", "test_squared_error", "test_loss", "test_fact_loss", "test_sum_loss", "test_grammar_loss", "validation_accuracy", "validation_loss", "train_loss"]
     .filter(key => data.datasets.some(d => d.models.some(m => m.series.some(s => medianOf(s, key) !== null))));
   const sizes = Object.keys(SIZES).filter(key => data.datasets.some(d => d.models.some(m => m.series.some(s => medianOf(s, key) !== null))));
   if (!metrics.length || !sizes.length) return;
@@ -376,7 +384,7 @@ function sensitivity() {
   if (!found.size) return;
   const made = section("Sensitivity to settings", "What each value of a setting came to, all else equal; medians over seeds and folds. A value at which every cell diverged has no point.");
   const controls = element("div", { class: "controls" }, made);
-  const metrics = ["validation_loss", "validation_accuracy", "train_loss", "validation_squared_error", "time_to_target_seconds"].filter(key => data.datasets.some(d => d.models.some(m => m.series.some(s => medianOf(s, key) !== null))));
+  const metrics = ["validation_loss", "validation_bits_per_character", "validation_fact_loss", "validation_accuracy", "train_loss", "validation_squared_error", "time_to_target_seconds"].filter(key => data.datasets.some(d => d.models.some(m => m.series.some(s => medianOf(s, key) !== null))));
   const keys = [...found.keys()].sort((a, b) => (b === "learning_rate") - (a === "learning_rate"));
   const state = { key: keys[0], metric: metrics[0] };
   const chart = { zoom: null, scatter: true, changed: () => draw(), x: {}, y: {} };
@@ -456,6 +464,7 @@ function table(parent, columns, rows, sorted_by, descending = false) {
 const COLUMNS = [
   ["test_accuracy", "test accuracy", significant], ["validation_accuracy", "validation accuracy", significant], ["train_accuracy", "training accuracy", significant],
   ["test_auc", "test AUC", significant], ["test_loss", "test loss", significant], ["train_loss", "training loss", significant], ["objective", "objective", v => significant(v, 6)],
+  ["test_bits_per_character", "test bits per character", significant], ["test_fact_loss", "test loss on facts", significant], ["test_sum_loss", "test loss on sums", significant],
   ["test_squared_error", "test squared error", significant], ["train_squared_error", "training squared error", significant],
   ["train_seconds", "training time", seconds], ["time_to_target_seconds", "to target", seconds], ["steps", "steps", count], ["data_passes", "passes", significant],
   ["gradient_equivalents", "gradients", significant], ["flops", "FLOPs", v => significant(v, 3)], ["parameters_total", "parameters", count], ["parameters_active", "active", count], ["parameters_nonzero", "not zero", count],

@@ -2,6 +2,7 @@
 //! before, and memory around views that must stay as it was.
 
 mod arrays;
+mod tokens;
 
 use crate::device::array::{View, ViewMut};
 use crate::device::{Array, Backend, Loss};
@@ -220,5 +221,5 @@ type Case = (String, f64, Run);
 
 /// All operations.
 fn cases() -> Vec<Case> {
-    arrays::cases()
+    [arrays::cases(), tokens::cases()].into_iter().flatten().collect()
 }

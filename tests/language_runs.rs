@@ -1,0 +1,63 @@
+//! Transformers through the whole program: a run on the generated language, its trace, and the export of its weights.
+
+#[path = "support/program.rs"]
+mod program;
+
+use program::Place;
+use serde_json::Value;
+
+const EXPERIMENT: &str = "budget = '30 steps'\nthreads = 1\nevaluate = 'every 10 steps'\n\
+    [[dataset]]\nname = 'small-language'\nlength = 20_000\nfacts = 20\nevaluation_tokens = 1000\n\
+    [[model]]\nname = 'transformer'\npreset = 'micro-switch'\ncontext = 32\nlabel = 'switch'\n\
+    [[model]]\nname = 'transformer'\npreset = 'micro-encoder-decoder'\ncontext = 32\nlabel = 'both'\n\
+    experts = 4\ncapacity_factor = 0\n\
+    [[optimizer]]\nname = 'adamw'\nlearning_rate = 0.01\nbatch_size = 16\n";
+
+#[test]
+fn a_switch_transformer_runs_is_traced_and_is_exported() {
+    let place = Place::new();
+    place.write("words.toml", EXPERIMENT);
+    place.succeed(&["run", "words.toml"]);
+    let cells = place.cells("words");
+    assert_eq!(cells.len(), 2);
+    let of = |model: &str| cells.iter().find(|cell| cell["model"] == model).unwrap();
+    for model in ["switch", "both"] {
+        let (loss, bits) = (of(model)["test_loss"].as_f64().unwrap(), of(model)["test_bits_per_character"].as_f64());
+        assert!(loss < 4.5 && bits.unwrap() > 0.1, "{}", of(model));
+        assert!(of(model)["parameters_active"].as_u64() < of(model)["parameters_total"].as_u64());
+    }
+    let id = |model: &str| of(model)["cell"].as_str().unwrap().to_owned();
+    place.succeed(&["export", &id("both"), "--out", "both"]);
+    let config = std::fs::read_to_string(place.path().join("both/config.json")).unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["model_type"], "switch_transformers");
+    assert_eq!((&config["num_experts"], &config["num_sparse_decoder_layers"]), (&Value::from(4), &Value::from(1)));
+    let weights = std::fs::read(place.path().join("both/model.safetensors")).unwrap();
+    let weights = safetensors::SafeTensors::deserialize(&weights).unwrap();
+    let expert = weights.tensor("encoder.block.1.layer.1.mlp.experts.expert_3.wo.weight").unwrap();
+    assert_eq!(expert.shape(), [32, 128]);
+    let message = place.fail(2, &["export", &id("switch"), "--out", "switch"]);
+    assert!(message.contains("an encoder and a decoder"), "{message}");
+    let message = place.fail(2, &["export", &id("both"), "--out", "both"]);
+    assert!(message.contains("both is not empty"), "{message}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_anything_runs() {
+    let place = Place::new();
+    let with = |from: &str, to: &str| {
+        place.write("bad.toml", EXPERIMENT.replacen(from, to, 1));
+        place.fail(2, &["run", "bad.toml", "--dry-run"])
+    };
+    for (from, to, expected) in [
+        ("micro-switch", "micro-swich", "micro-switch"),
+        ("experts = 4", "experts = 0", "experts = 0"),
+        ("context = 32", "context = 32\nd_kv = 7", "d_kv = 7"),
+        ("context = 32", "context = 32\ncapacity_factor = 0.0001", "less than one of"),
+        ("context = 32", "context = 32\ntop_k = 5", "top_k = 5 of 4"),
+        ("preset = 'micro-switch'", "preset = 'micro-decoder'\njitter = 0.1", "`jitter` belongs to Switch layers"),
+    ] {
+        let message = with(from, to);
+        assert!(message.contains(expected), "{to}: {message}");
+    }
+}
