@@ -78,7 +78,8 @@ fn relative_error(a: &[f64], b: &[f64]) -> f64 {
     let finite = || a.iter().zip(b).filter(|(a, _)| !a.is_nan());
     let difference: f64 = finite().map(|(a, b)| (a - b).powi(2)).sum();
     let norm: f64 = finite().map(|(a, _)| a.powi(2)).sum();
-    if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() }
+    let error = if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() };
+    if error.is_nan() { f64::INFINITY } else { error }
 }
 
 /// A generator of its own, so that both devices meet the same numbers (Steele, Lea and Flood 2014, splitmix64).
