@@ -35,7 +35,7 @@ const fn to_target(name: &'static str, noise: Noise) -> Metric {
 }
 
 /// All metrics.
-pub const METRICS: [Metric; 44] = [
+pub const METRICS: [Metric; 45] = [
     metric("parameters_total", Noise::None),
     metric("parameters_active", Noise::None),
     metric("parameter_bytes", Noise::None),

@@ -14,16 +14,19 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// What was brought to the device, by where it lies on the host; what is kept alive beside it holds that place.
+type Brought<T> = Mutex<HashMap<usize, (T, Arc<Memory>)>>;
+
 /// A GPU.
 #[derive(Debug)]
 pub struct Cuda {
     pub(super) core: Arc<Core>,
     /// Parts of sums, the sums before them.
     parts: Mutex<Option<Memory>>,
-    /// Rows of data that were brought here, by where they lie on the host. What is kept alive beside them holds that place.
-    panels: Mutex<HashMap<usize, (Panels, Arc<Memory>)>>,
-    /// Shifts and factors of columns, likewise.
-    columns: Mutex<HashMap<usize, (Arc<[f32]>, Arc<Memory>)>>,
+    /// Rows of data.
+    panels: Brought<Panels>,
+    /// Shifts and factors of columns.
+    columns: Brought<Arc<[f32]>>,
 }
 
 /// Numbers before the parts of sums: the sums.
