@@ -369,7 +369,7 @@ fn training_rows_of_one_class_are_refused_in_words() {
     for name in ["logistic", "softmax"] {
         let entry = model::registry().into_iter().find(|m| m.name == name).unwrap();
         let settings = Settings::check("test", entry.settings, &BTreeMap::new()).unwrap();
-        let error = (entry.build)(&data(&rows, 2), &settings).err().expect("refused").to_string();
+        let error = entry.build(&data(&rows, 2), &settings).err().expect("refused").to_string();
         assert!(error.contains("all training rows are of one class, c1"), "{error}");
     }
 }

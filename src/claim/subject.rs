@@ -79,7 +79,10 @@ impl Subject {
             setting => self.settings.get(setting).map(|value| match value {
                 Value::String(word) => word == wanted,
                 Value::Number(number) => number.as_f64() == wanted.parse().ok(),
-                Value::Bool(_) | Value::Null | Value::Array(_) | Value::Object(_) => value.to_string() == wanted,
+                Value::Bool(switch) => wanted == if *switch { "true" } else { "false" },
+                Value::Null | Value::Array(_) | Value::Object(_) => {
+                    serde_json::to_string(value).is_ok_and(|text| text == wanted)
+                }
             }),
         }
     }

@@ -7,7 +7,7 @@ use crate::workbench::Workbench;
 use serde_json::{Value, json};
 
 /// The experiments in this program, by name.
-pub const EXPERIMENTS: [(&str, &str); 12] = [
+pub const EXPERIMENTS: [(&str, &str); 14] = [
     ("quickstart", include_str!("../../experiments/quickstart.toml")),
     ("higgs-logistic", include_str!("../../experiments/higgs-logistic.toml")),
     ("higgs-sample", include_str!("../../experiments/higgs-sample.toml")),
@@ -20,6 +20,8 @@ pub const EXPERIMENTS: [(&str, &str); 12] = [
     ("products", include_str!("../../experiments/products.toml")),
     ("cheap-gradient", include_str!("../../experiments/cheap-gradient.toml")),
     ("press", include_str!("../../experiments/press.toml")),
+    ("tiny-shakespeare", include_str!("../../experiments/tiny-shakespeare.toml")),
+    ("switch-vs-dense", include_str!("../../experiments/switch-vs-dense.toml")),
 ];
 
 const EXAMPLES: &str = "\

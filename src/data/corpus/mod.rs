@@ -66,7 +66,7 @@ enum Content {
         tokens: Tokens,
     },
     Language {
-        language: SmallLanguage,
+        language: Box<SmallLanguage>,
         length: usize,
     },
 }
@@ -159,7 +159,7 @@ impl Corpus {
             let place = format!("dataset `{}`", small_language::NAME);
             return Err(Error::config(place, "length = 0", "`length` takes a whole number of at least 1"));
         }
-        let language = SmallLanguage::new(parameters)?;
+        let language = Box::new(SmallLanguage::new(parameters)?);
         let fingerprint = language.fingerprint(length);
         Ok(Self::whole(small_language::NAME, fingerprint, Content::Language { language, length }))
     }

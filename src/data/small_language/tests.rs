@@ -24,7 +24,8 @@ fn the_text_of_a_seed_never_changes() {
     assert_eq!(start, RECORDED);
 }
 
-const RECORDED: &str = "";
+const RECORDED: &str = "\n 0 8 + 5 9 = 0 6 7. Feban Nobasen from Vedoham. a king takes this house. 2 8 + 9 9 = 1 2 7. these \
+                        cats sing. Baban Habasen from Pufeham";
 
 #[test]
 fn tokens_are_the_same_in_any_pieces_and_of_any_length() {

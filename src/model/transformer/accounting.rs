@@ -216,8 +216,10 @@ impl Accounting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::transformer::config::FeedForward;
-    use crate::model::transformer::presets;
+    use crate::device::Device;
+    use crate::device::cpu::Cpu;
+    use crate::model::transformer::config::{FeedForward, Switch};
+    use crate::model::transformer::{layout, presets};
 
     fn of(name: &str) -> Accounting {
         Accounting::new(name, &presets::find(name).unwrap().config, None).unwrap()
@@ -271,7 +273,7 @@ mod tests {
         close(billions(&preset("t5-xxl")), 11.003);
         close(billions(&Config { tied_head: false, ..preset("t5-xxl") }), 11.135);
         let xxl = preset("switch-xxl");
-        let switch = xxl.switch.map(|switch| super::super::config::Switch { experts: 64, ..switch });
+        let switch = xxl.switch.map(|switch| Switch { experts: 64, ..switch });
         close(billions(&Config { switch, ..xxl }), 201.26);
         close(of("switch-c").flops.published / 1e9, 899.25);
         close(of("t5-large").flops.published / 1e9, 441.7);
@@ -288,6 +290,22 @@ mod tests {
         let (dense, switch) = (of("t5-base"), of("switch-base"));
         assert_eq!(dense.flops.published, switch.flops.published);
         assert_eq!(switch.parameters.active, dense.parameters.total + switch.parameters.routers);
+    }
+
+    /// What is counted is what is allocated.
+    #[test]
+    fn the_count_is_the_layouts() {
+        let device = Device::new(Cpu::default());
+        for preset in presets::all().into_iter().filter(|preset| preset.name.starts_with("mi")) {
+            let untied = Config { tied_head: false, ..preset.config.clone() };
+            let gated = Config { feed_forward: FeedForward::Geglu, ..preset.config.clone() };
+            let everywhere = preset.config.switch.map(|switch| Switch { frequency: 1, experts: 3, ..switch });
+            let everywhere = Config { switch: everywhere, ..preset.config.clone() };
+            for config in [preset.config, untied, gated, everywhere] {
+                let (_, layout, _) = layout::build(&config, &device);
+                assert_eq!(parameters(&config).total, layout.len() as u64, "{}: {config:?}", preset.name);
+            }
+        }
     }
 
     #[test]

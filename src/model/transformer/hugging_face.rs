@@ -56,7 +56,7 @@ pub fn config_json(config: &Config, context: usize) -> Result<Value> {
         "relative_attention_num_buckets": config.position_buckets,
         "relative_attention_max_distance": config.most_distance,
         "dropout_rate": config.dropout,
-        "layer_norm_epsilon": f64::from(NORM_EPSILON),
+        "layer_norm_epsilon": (f64::from(NORM_EPSILON) * 1e9).round() / 1e9,
         "tie_word_embeddings": config.tied_head,
         "is_encoder_decoder": true,
         "use_cache": true,
