@@ -106,7 +106,7 @@ fn network(data: &ModelData, activation: &str) -> Box<dyn Model> {
     let given: BTreeMap<String, SettingValue> = [("hidden", "7-5"), ("activation", activation)]
         .map(|(key, word)| (key.to_owned(), SettingValue::Word(word.into())))
         .into();
-    (entry.build)(data.into(), &Settings::check("test", entry.settings, &given).unwrap()).unwrap()
+    entry.build(data, &Settings::check("test", entry.settings, &given).unwrap()).unwrap()
 }
 
 /// Value, gradient and a Gauss-Newton product of small Transformers, dense and with experts, where they start.

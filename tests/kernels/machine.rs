@@ -4,7 +4,7 @@
 
 use parsimony::device::cuda::machine::{Argument, DeviceMatrix, Factor, Machine, THREADS};
 use parsimony::device::cuda::source;
-use parsimony::error::{Error, Result};
+use parsimony::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::fmt::Write as _;
