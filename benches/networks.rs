@@ -10,9 +10,10 @@ use parsimony::model::{self, Model, ModelData};
 use parsimony::optim::{self, minimize};
 use parsimony::oracle::{Batch, Problem, Rows, SettingValue, Settings, Stream, Vector, stream};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
 use std::time::Instant;
+
+mod peer;
+use peer::{Peer, median};
 
 /// A question: network, what is computed, rows.
 type Case = (&'static str, &'static str, usize);
@@ -42,8 +43,7 @@ const TURN_SECONDS: f64 = 0.3;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let python = arguments.iter().position(|a| a == "--python").and_then(|i| arguments.get(i + 1));
-    let mut peer = python.map(|python| Peer::start(python));
+    let mut peer = peer::python().map(|python| Peer::start(&python, "networks.py", None));
     // Words given choose the cases that bear them: a network, what is computed, a number of rows.
     let is_word = |word: &str, (name, what, rows): Case| word == name || word == what || word == rows.to_string();
     let words: Vec<_> = arguments.iter().filter(|word| CASES.iter().any(|&case| is_word(word, case))).collect();
@@ -58,13 +58,10 @@ fn main() {
         for _ in 0..TURNS {
             times[0].push(on_worker(|| turn(&*model, what)));
             if let Some(peer) = &mut peer {
-                times[1].push(peer.ask(name, what, rows));
+                times[1].push(peer.ask(&format!("{name} {what} {rows} {TURN_SECONDS}")));
             }
         }
-        let [ours, theirs] = times.map(|mut times| {
-            times.sort_by(f64::total_cmp);
-            times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
-        });
+        let [ours, theirs] = times.map(median);
         println!(
             "{name:<12} {what:<9} {rows:>6} {:>10.3} {:>12.0} {:>10.3} {:>6.2}",
             1e3 * ours,
@@ -145,33 +142,4 @@ fn time(mut call: impl FnMut()) -> f64 {
         calls += 1;
     }
     start.elapsed().as_secs_f64() / f64::from(calls)
-}
-
-/// PyTorch, answering questions on its standard input.
-struct Peer {
-    process: Child,
-    answers: BufReader<std::process::ChildStdout>,
-}
-
-impl Peer {
-    fn start(python: &str) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/networks.py");
-        let mut process = Command::new(python)
-            .arg(script)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{python} {script}: {error}"));
-        let answers = BufReader::new(process.stdout.take().expect("its output"));
-        Self { process, answers }
-    }
-
-    /// Mean seconds of one call over a turn.
-    fn ask(&mut self, name: &str, what: &str, rows: usize) -> f64 {
-        let questions = self.process.stdin.as_mut().expect("its input");
-        writeln!(questions, "{name} {what} {rows} {TURN_SECONDS}").expect("a question");
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).expect("an answer");
-        answer.trim().parse().unwrap_or(f64::NAN)
-    }
 }

@@ -9,10 +9,11 @@ use parsimony::model::transformer::config::{Config, Switch};
 use parsimony::model::transformer::{HeldRows, TokenParts, TokenRows, Transformer, presets};
 use parsimony::optim::{self, minimize};
 use parsimony::oracle::{Batch, Curvature, Gradient, Problem, Rows, SettingValue, Settings, Stream, Vector, stream};
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
+
+mod peer;
+use peer::{Peer, median};
 
 const EXPERTS: [usize; 7] = [0, 1, 2, 4, 8, 16, 32];
 const WHATS: [&str; 3] = ["gradient", "product", "step"];
@@ -24,8 +25,7 @@ const CALLS: usize = 3;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let python = arguments.iter().position(|a| a == "--python").and_then(|i| arguments.get(i + 1));
-    let mut peer = python.map(|python| Peer::start(python));
+    let mut peer = peer::python().map(|python| Peer::start(&python, "transformers.py", None));
     let name = |experts: usize| if experts == 0 { "dense" } else { "switch" };
     let is_word =
         |word: &str, what: &str, experts: usize| word == what || word == name(experts) || word.parse() == Ok(experts);
@@ -44,13 +44,10 @@ fn main() {
             for _ in 0..TURNS {
                 times[0].push(on_worker(|| turn(&model, what)));
                 if let Some(peer) = &mut peer {
-                    times[1].push(peer.ask(what, experts));
+                    times[1].push(peer.ask(&format!("{what} {experts} {SEQUENCES} {CONTEXT} {CALLS}")));
                 }
             }
-            let [ours, theirs] = times.map(|mut times| {
-                times.sort_by(f64::total_cmp);
-                times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
-            });
+            let [ours, theirs] = times.map(median);
             if experts == 1 {
                 one = ours;
             }
@@ -120,33 +117,4 @@ fn time(mut call: impl FnMut()) -> f64 {
     let start = Instant::now();
     (0..CALLS).for_each(|_| call());
     start.elapsed().as_secs_f64() / CALLS as f64
-}
-
-/// PyTorch, answering questions on its standard input.
-struct Peer {
-    process: Child,
-    answers: BufReader<std::process::ChildStdout>,
-}
-
-impl Peer {
-    fn start(python: &str) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/transformers.py");
-        let mut process = Command::new(python)
-            .arg(script)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{python} {script}: {error}"));
-        let answers = BufReader::new(process.stdout.take().expect("its output"));
-        Self { process, answers }
-    }
-
-    /// Mean seconds of one call over a turn.
-    fn ask(&mut self, what: &str, experts: usize) -> f64 {
-        let questions = self.process.stdin.as_mut().expect("its input");
-        writeln!(questions, "{what} {experts} {SEQUENCES} {CONTEXT} {CALLS}").expect("a question");
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).expect("an answer");
-        answer.trim().parse().unwrap_or(f64::NAN)
-    }
 }

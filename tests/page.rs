@@ -59,10 +59,11 @@ fn write(sketches: &[Sketch], folder: &Path) -> PathBuf {
     written.into_iter().find(|path| path.ends_with("report.html")).expect("a page").canonicalize().expect("a path")
 }
 
-/// Plots that were drawn: with an axis, and with something on it.
+/// Plots that were drawn: with an axis, and with a line or markers on it.
 fn plots(dom: &str) -> usize {
     let drawn = |part: &&str| {
-        part.contains("class=\"axis\"") && part.contains("stroke-linejoin") || part.contains("translate(")
+        let part = part.split("</svg>").next().unwrap_or_default();
+        part.contains("class=\"axis\"") && (part.contains("stroke-linejoin") || part.contains("fill=\"rgb("))
     };
     dom.split("<svg")
         .skip(1)
@@ -86,7 +87,7 @@ fn the_page_opens_without_complaint_and_its_choices_work() {
     assert_eq!(console, "");
     assert!(!dom.contains("class=\"broken\""));
     assert!(plots(&dom) >= 5, "{} plots", plots(&dom));
-    assert!(dom.contains("Training time (s)") && dom.contains("Test accuracy (share of rows)"));
+    assert!(dom.contains("Training time") && dom.contains("Test accuracy (share of rows)"));
     assert!(dom.contains("Performance profile") && dom.contains("aria-sort=\"descending\""));
     assert!(dom.contains("class=\"verdict inconclusive\"") || dom.contains("class=\"verdict holds\""), "a verdict");
 
@@ -100,7 +101,25 @@ fn the_page_opens_without_complaint_and_its_choices_work() {
              const plot = document.querySelector('.panel svg'); plot.focus();\n\
              plot.dispatchEvent(new KeyboardEvent('keydown', {{ key: 'ArrowRight' }}));\n\
              document.body.dataset.read = document.querySelector('.readout').textContent;\n\
-             document.querySelector('.panel svg').dispatchEvent(new KeyboardEvent('keydown', {{ key: '+' }}));\n\
+             const press = (key, shiftKey) => document.querySelector('.panel svg').dispatchEvent(new KeyboardEvent('keydown', {{ key, shiftKey }}));\n\
+             const ticks = () => [...document.querySelectorAll('.panel svg text')].map(t => t.textContent).join();\n\
+             const whole = ticks(); press('+');\n\
+             const near = ticks(); press('ArrowRight', true);\n\
+             const beside = ticks(); for (let k = 0; k < 200; k++) press('+');\n\
+             press('0'); document.body.dataset.zoom = [whole !== near, near !== beside, whole === ticks()].join();\n\
+             press('-'); document.body.dataset.wider = whole === ticks();\n\
+             const up = document.querySelectorAll('.controls input')[1];\n\
+             const marks = () => document.querySelector('.panel svg g').innerHTML;\n\
+             const linear = marks(); up.click();\n\
+             document.body.dataset.log = up.checked && linear !== marks(); up.click();\n\
+             const buttons = document.querySelectorAll('.legend button');\n\
+             for (const type of ['click', 'click', 'dblclick']) buttons[1].dispatchEvent(new MouseEvent(type));\n\
+             document.body.dataset.alone = [...document.querySelectorAll('.legend')[0].children].map(b => b.ariaPressed).join();\n\
+             buttons[1].dispatchEvent(new MouseEvent('click', {{ shiftKey: true }}));\n\
+             const results = () => [...document.querySelectorAll('table')].at(-1);\n\
+             [...results().querySelectorAll('th button')].find(b => b.textContent === 'parameters').click();\n\
+             buttons[0].click();\n\
+             document.body.dataset.sorted = results().querySelector('[aria-sort]').textContent;\n\
              document.querySelector('th button').click();</script>"
         );
         let changed = page.with_file_name(format!("{x}.html"));
@@ -110,11 +129,58 @@ fn the_page_opens_without_complaint_and_its_choices_work() {
         assert!(dom.contains(&format!("text-anchor=\"middle\">{title}</text>")), "{x}");
         assert!(dom.contains("data-fewer=\"true\""), "{x}: a line is hidden");
         assert!(dom.contains("data-read=\"") && !dom.contains("data-read=\"\""), "{x}: the cursor reads a point");
+        assert!(dom.contains("data-zoom=\"true,true,true\""), "{x}: zoomed, moved, and nothing hangs or stays");
+        assert!(dom.contains("data-wider=\"true\""), "{x}: there is nothing beyond everything");
+        assert!(dom.contains("data-log=\"true\""), "{x}: the axis is logarithmic");
+        assert!(dom.contains("data-alone=\"false,true,false,false\""), "{x}: one line alone");
+        assert!(dom.contains("data-sorted=\"parameters\""), "{x}: a table keeps its order");
         assert!(dom.contains("aria-pressed=\"false\""), "{x}");
     }
     keep(browser, &page, "wide", "1400,3600", &[]);
     keep(browser, &page, "dark", "1400,3600", &["--force-dark-mode", "--blink-settings=preferredColorScheme=0"]);
     keep(browser, &page, "narrow", "480,5200", &[]);
+    if let Some(folder) = std::env::var_os("PARSIMONY_KEEP_PAGES") {
+        // Printed by a reader who chose the dark page.
+        let dark = page.with_file_name("dark.html");
+        let script = "<script>document.querySelector('.theme').click();</script></body>";
+        fs::write(&dark, text.replace("</body>", script)).expect("a page");
+        let print = format!("--print-to-pdf={}", Path::new(&folder).join("print.pdf").display());
+        opened(browser, &dark, "", &[&print]);
+    }
+}
+
+/// Names, settings and reasons are text, whatever they hold.
+#[test]
+fn names_are_text() {
+    const NAME: &str = "<img src=x onerror=\"document.title='hurt'\"><!--<script>'&amp;\\u003c";
+    let sketches: Vec<Sketch> = run_folder::higgs()
+        .into_iter()
+        .map(|sketch| Sketch {
+            model: if sketch.parameters == 57 { NAME } else { sketch.model },
+            reason: "</script><!--",
+            hyperparameters: json!({ "kind": NAME, "ridge": sketch.parameters }),
+            ..sketch
+        })
+        .collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = write(&sketches, folder.path());
+    let Some(browser) = browser() else { return };
+    let (dom, console) = opened(browser, &page, "#x=constructor&y=__proto__", &[]);
+    assert_eq!(console, "");
+    assert!(!dom.contains("class=\"broken\"") && !dom.contains("<img") && !dom.contains("<title>hurt"));
+    assert!(dom.contains("&lt;img src=x") && dom.contains("'&amp;amp;\\u003c"), "shown as it is");
+    assert!(plots(&dom) >= 5, "{} plots", plots(&dom));
+}
+
+#[test]
+fn one_cell_has_its_numbers_and_counts_are_whole() {
+    let sketch = Sketch { parameters: 1_234_567, ..run_folder::higgs().remove(0) };
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = write(&[sketch], folder.path());
+    let Some(browser) = browser() else { return };
+    let (dom, console) = opened(browser, &page, "", &[]);
+    assert_eq!(console, "");
+    assert!(dom.contains(">1,234,567</td>"), "to the last digit");
 }
 
 #[test]

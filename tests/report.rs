@@ -105,7 +105,8 @@ fn assert_well_formed(svg: &str) {
     assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
 }
 
-const ALL_FOUR: [&str; 4] = ["accuracy-time", "suboptimality", "accuracy-parameters", "time-to-target"];
+const EVERY: [&str; 5] =
+    ["accuracy-time", "suboptimality", "accuracy-parameters", "accuracy-resident", "time-to-target"];
 
 #[test]
 fn a_run_of_several_models_gives_all_figures_with_a_panel_each() {
@@ -113,12 +114,16 @@ fn a_run_of_several_models_gives_all_figures_with_a_panel_each() {
     assert_eq!(runs.cells.len(), 36);
     assert_eq!(runs.question.as_deref(), Some(QUESTION));
     let (drawn, page) = draw("models", &runs);
-    assert_eq!(drawn, ALL_FOUR);
+    assert_eq!(drawn, [&EVERY[..], &["performance-profile"]].concat());
     assert!(page.starts_with(&format!("# {QUESTION}\n")) && !page.contains("Not drawn"));
     for figure in figures(&runs) {
         let scene = figure.scene.expect("all are drawn");
         let texts: Vec<&str> = scene.texts().map(|(text, _)| text).collect();
         let all = texts.join(" ");
+        if figure.name == "performance-profile" {
+            assert!(all.contains("Share of problems") && all.contains("3 problems"), "{all}");
+            continue;
+        }
         assert!(all.contains("HIGGS (simulated), 20,000 rows"), "{all}");
         assert!(all.contains("edians of 3 seeds") && all.contains("logistic, products"), "{all}");
         assert!(all.contains("× SGD (logistic, products) 1 of 3 diverged: the objective is NaN at step 1200"), "{all}");
@@ -131,7 +136,7 @@ fn a_single_model_names_its_lines_where_they_end() {
     sketches.retain(|sketch| sketch.parameters == 29);
     let (_folder, runs) = load(&sketches, Some(QUESTION));
     let (drawn, _) = draw("single", &runs);
-    assert_eq!(drawn, ALL_FOUR);
+    assert_eq!(drawn, EVERY);
 }
 
 #[test]
@@ -146,7 +151,8 @@ fn many_variants_of_one_optimizer_are_told_apart_by_what_differs() {
         }
     }
     let (_folder, runs) = load(&sketches, None);
-    draw("variants", &runs);
+    let (drawn, _) = draw("variants", &runs);
+    assert!(drawn.contains(&"sensitivity-step_size".to_owned()), "a grid was run: {drawn:?}");
     let table = text(&runs, Format::Table, false);
     assert!(table.contains("SGD, step size 0.03") && !table.contains("momentum"), "{table}");
 }
@@ -164,7 +170,7 @@ fn folds_of_a_dataset_are_one_series_and_two_datasets_have_their_own_figures() {
     }
     let (_folder, runs) = load(&sketches, None);
     let (drawn, _) = draw("folds", &runs);
-    assert_eq!(drawn.len(), 8);
+    assert_eq!(drawn.len(), 11, "five of each dataset, and the profile: {drawn:?}");
     assert!(
         drawn.contains(&"accuracy-time-HIGGS".to_owned()) && drawn.contains(&"accuracy-time-a9a-friends".to_owned())
     );
@@ -264,7 +270,7 @@ fn odd_runs_are_drawn_as_far_as_they_go_and_say_what_is_missing() {
     assert_eq!(text(&runs, Format::Json, false), "[]\n");
 
     let (_folder, runs) = load(std::slice::from_ref(&template), None);
-    assert_eq!(draw("one-cell", &runs).0, ALL_FOUR);
+    assert_eq!(draw("one-cell", &runs).0, EVERY);
 
     let point = Sketch { rows: template.rows[..1].to_vec(), ..template.clone() };
     let (_folder, runs) = load(&[point], None);
@@ -291,7 +297,7 @@ fn odd_runs_are_drawn_as_far_as_they_go_and_say_what_is_missing() {
     let (_folder, runs) = load(&diverged, None);
     let (drawn, page) = draw("all-diverged", &runs);
     assert!(drawn.contains(&"accuracy-time".to_owned()), "{drawn:?}");
-    assert!(page.contains("no finished cell has both a test accuracy and a number of parameters"), "{page}");
+    assert!(page.contains("no finished cell has both a test accuracy and a size"), "{page}");
 
     let untested: Vec<Sketch> = run_folder::higgs()
         .into_iter()

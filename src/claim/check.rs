@@ -3,6 +3,7 @@
 
 use super::Expectation;
 use super::metric::Noise;
+use super::sample::LEAST_REPLICATES;
 use super::subject::Subject;
 use super::syntax::{Comparison, Expression, Mistake, Node, Path};
 use crate::error::{Error, Result};
@@ -14,19 +15,48 @@ use std::ops::Range;
 /// skipped because their parts do not fit.
 pub type Checked = Vec<Option<String>>;
 
+/// What an experiment records beside what it always does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    /// When a target was reached.
+    pub target: bool,
+    /// What statistics knows about a fit.
+    pub inspection: bool,
+}
+
 /// Checks expectations against the cells of a plan, those of every dataset by itself. `true` marks cells that are skipped.
 ///
 /// # Errors
 /// [`Error::Config`] with file and line, the expression, the place in it and the remedy.
-pub fn check(expectations: &[Expectation], cells: &[(Subject, bool)]) -> Result<()> {
+pub fn check(expectations: &[Expectation], cells: &[(Subject, bool)], recorded: Recorded) -> Result<()> {
     let datasets: BTreeSet<&str> = cells.iter().map(|(cell, _)| cell.dataset_key.as_str()).collect();
     for expectation in expectations {
+        if let Some(mistake) = unrecorded(&expectation.comparison, recorded) {
+            return Err(placed(expectation, &mistake));
+        }
         for dataset in &datasets {
             let of_dataset: Vec<_> = cells.iter().filter(|(cell, _)| cell.dataset_key == *dataset).collect();
             bind(&expectation.comparison, &of_dataset).map_err(|mistake| placed(expectation, &mistake))?;
         }
     }
     Ok(())
+}
+
+/// The first metric that the experiment does not record.
+fn unrecorded(comparison: &Comparison, recorded: Recorded) -> Option<Mistake> {
+    let mut found = None;
+    comparison.paths(&mut |path, at| {
+        let remedy = match path.metric {
+            metric if metric.to_target && !recorded.target => {
+                "add a target, such as target = { metric = \"validation_accuracy\", value = 0.64 }"
+            }
+            metric if metric.is_inspected() && !recorded.inspection => "add inspect = true",
+            _ => return,
+        };
+        let finding = format!("the experiment does not record {}", path.metric.name);
+        found.get_or_insert_with(|| Mistake::new(at.clone(), finding, remedy));
+    });
+    found
 }
 
 /// A mistake as an error that names file, line and character.
@@ -50,9 +80,9 @@ pub fn bind(comparison: &Comparison, cells: &[&(Subject, bool)]) -> Result<Check
     let left = kind(&comparison.left, cells, &mut bound)?;
     let right = kind(&comparison.right, cells, &mut bound)?;
     for (side, kind) in [(&comparison.left, left), (&comparison.right, right)] {
-        if let Kind::List(count) = kind {
+        if let Kind::List { count, .. } = kind {
             let finding = format!("this side is a list of {count} values, over folds or seeds");
-            let remedy = "make one number of it: median(...), mean(...), min(...) or max(...)";
+            let remedy = "make one number of it: median(...) or mean(...)";
             return Err(Mistake::new(side.at.clone(), finding, remedy));
         }
     }
@@ -63,34 +93,54 @@ pub fn bind(comparison: &Comparison, cells: &[&(Subject, bool)]) -> Result<Check
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Number,
-    List(usize),
+    /// Whether other seeds, splits or moments would make it another list.
+    List {
+        count: usize,
+        varies: bool,
+    },
 }
 
 fn kind(expression: &Expression, cells: &[&(Subject, bool)], bound: &mut Checked) -> Result<Kind, Mistake> {
     Ok(match &expression.node {
         Node::Number(_) => Kind::Number,
         Node::Path(path) => {
-            let (series, count) = resolve(path, &expression.at, cells)?;
+            let (series, run) = resolve(path, &expression.at, cells)?;
             bound.push(series);
-            if count > 1 && path.metric.noise != Noise::None { Kind::List(count) } else { Kind::Number }
+            match (run.len(), path.metric.noise) {
+                (0 | 1, _) | (_, Noise::None) => Kind::Number,
+                (count, noise) => {
+                    let splits: BTreeSet<&str> = run.iter().map(|cell| cell.split.as_str()).collect();
+                    let drawn = run.iter().any(|cell| cell.stochastic) || splits.len() >= LEAST_REPLICATES;
+                    Kind::List { count, varies: drawn || noise != Noise::Seed }
+                }
+            }
         }
         Node::Negate(inner) => kind(inner, cells, bound)?,
-        Node::Call(function, inner) => {
-            let inner = kind(inner, cells, bound)?;
-            if function.is_aggregate() { Kind::Number } else { inner }
-        }
+        Node::Call(function, inner) => match kind(inner, cells, bound)? {
+            Kind::List { varies: true, .. } if function.is_extreme() => {
+                let finding = "the smallest or largest of these says nothing about other seeds, splits or moments";
+                return Err(Mistake::new(expression.at.clone(), finding, "take median(...) or mean(...)"));
+            }
+            _ if function.is_aggregate() => Kind::Number,
+            inner => inner,
+        },
         Node::Binary(_, left, right) => match (kind(left, cells, bound)?, kind(right, cells, bound)?) {
-            (Kind::List(one), Kind::List(other)) => Kind::List(one.max(other)),
-            (Kind::List(count), Kind::Number) | (Kind::Number, Kind::List(count)) => Kind::List(count),
-            (Kind::Number, Kind::Number) => Kind::Number,
+            (Kind::List { count: one, varies }, Kind::List { count: other, varies: also }) => {
+                Kind::List { count: one.max(other), varies: varies || also }
+            }
+            (Kind::Number, other) | (other, Kind::Number) => other,
         },
     })
 }
 
-/// The series that a path speaks of and the number of its cells.
-fn resolve(path: &Path, at: &Range<usize>, cells: &[&(Subject, bool)]) -> Result<(Option<String>, usize), Mistake> {
+/// The series that a path speaks of and those of its cells that are run.
+fn resolve<'a>(
+    path: &Path,
+    at: &Range<usize>,
+    cells: &[&'a (Subject, bool)],
+) -> Result<(Option<String>, Vec<&'a Subject>), Mistake> {
     // Labels go before registered names, which several entries of a file may share.
-    let called = |which: usize| -> Vec<&(Subject, bool)> {
+    let called = |which: usize| -> Vec<&'a (Subject, bool)> {
         let is_called = |cell: &Subject| cell.optimizer[which] == path.name || cell.model[which] == path.name;
         cells.iter().copied().filter(|(cell, _)| is_called(cell)).collect()
     };
@@ -119,8 +169,8 @@ fn resolve(path: &Path, at: &Range<usize>, cells: &[&(Subject, bool)]) -> Result
             return Err(Mistake::new(at.clone(), finding, "take a value that the experiment's grid holds"));
         }
     }
-    let run: Vec<&Subject> = chosen.iter().filter(|(_, skipped)| !skipped).map(|(cell, _)| cell).collect();
-    let Some(first) = run.first() else { return Ok((None, 1)) };
+    let run: Vec<&'a Subject> = chosen.into_iter().filter(|(_, skipped)| !skipped).map(|(cell, _)| cell).collect();
+    let Some(first) = run.first() else { return Ok((None, run)) };
     let series = first.series();
     if let Some(other) = run.iter().find(|cell| cell.series() != series) {
         let finding =
@@ -128,15 +178,24 @@ fn resolve(path: &Path, at: &Range<usize>, cells: &[&(Subject, bool)]) -> Result
         let remedy = format!("narrow it down, as in {}[key = value].{}", shown_name(&path.name), path.metric.name);
         return Err(Mistake::new(at.clone(), finding, remedy));
     }
-    Ok((Some(series), run.len()))
+    let places: BTreeSet<(&str, u64)> = run.iter().map(|cell| (cell.split.as_str(), cell.seed)).collect();
+    if places.len() < run.len() {
+        let finding = format!("`{}` is several cells of one seed and split, which differ in no setting", path.name);
+        let remedy = "give the entries of the experiment labels of their own, as for two budgets";
+        return Err(Mistake::new(at.clone(), finding, remedy));
+    }
+    Ok((Some(series), run))
 }
 
 /// A name as it can stand in an expression.
 fn shown_name(name: &str) -> String {
-    let is_plain = name.split('-').all(|part| part.chars().all(|c| c.is_alphanumeric() || c == '_'))
-        && name.starts_with(|c: char| c.is_alphabetic() || c == '_')
-        && !name.ends_with('-');
-    if is_plain { name.to_owned() } else { format!("'{name}'") }
+    // As the tokens are cut: a hyphen belongs to a name between one of its characters and a letter or digit.
+    let is_part = |(index, part): (usize, &str)| {
+        part.starts_with(|c: char| if index == 0 { c.is_alphabetic() || c == '_' } else { c.is_alphanumeric() })
+            && part.chars().all(|c| c.is_alphanumeric() || c == '_')
+    };
+    let is_plain = name.split('-').enumerate().all(is_part);
+    if is_plain { name.to_owned() } else { format!("'{}'", name.replace('\'', "''")) }
 }
 
 /// In what two cells differ, seed and split apart.
@@ -199,6 +258,7 @@ mod tests {
         assert!(bound("median(sgd[learning_rate=0.1].steps - sgd[learning_rate=0.2].steps) < 0").is_ok());
         assert!(bound("sgd[learning_rate=0.1].parameters_total < 3").is_ok(), "exact numbers are no list");
         assert_eq!(bound("admm.steps < 3"), Ok(vec![None]));
+        assert!(bound("mean(sgd[learning_rate=0.1].steps) < 3 * irls[model = linear].steps").is_ok());
 
         let refused = |text: &str| bound(text).expect_err(text);
         assert!(refused("sgd[learning_rate = 0.1].steps < 3").contains("list of 3 values"));
@@ -207,5 +267,36 @@ mod tests {
         assert!(refused("irsl.steps < 3").contains("irls"));
         assert!(refused("sgd[batch = 3].steps < 3").contains("no setting `batch`"));
         assert!(refused("median(sgd[learning_rate = 0.3].steps) < 3").contains("grid"));
+        // The largest of three seeds is not that of thirty.
+        assert!(
+            refused("max(sgd[learning_rate = 0.1].steps) < 3").starts_with("max(sgd[learning_rate = 0.1].steps): ")
+        );
+        assert!(bound("max(irls[model = linear].steps) < 3").is_ok());
+    }
+
+    #[test]
+    fn cells_that_differ_in_nothing_one_can_name_are_refused() {
+        let mut cells = vec![cell("sgd", "linear", 1, 0.1), cell("sgd", "linear", 2, 0.1)];
+        let comparison = Comparison::parse("mean(sgd.steps) < 3").expect("it reads");
+        assert!(bind(&comparison, &cells.iter().collect::<Vec<_>>()).is_ok());
+        // As with two budgets.
+        cells.push(cell("sgd", "linear", 2, 0.1));
+        let mistake = bind(&comparison, &cells.iter().collect::<Vec<_>>()).expect_err("which of the two?");
+        assert!(mistake.remedy.contains("labels of their own"), "{mistake:?}");
+    }
+
+    #[test]
+    fn what_is_not_recorded_is_refused_and_names_are_shown_as_they_are_read() {
+        let of = |text: &str, target, inspection| {
+            unrecorded(&Comparison::parse(text).expect(text), Recorded { target, inspection }).map(|m| m.remedy)
+        };
+        assert!(of("a.steps < a.flops_to_target", false, true).is_some_and(|remedy| remedy.contains("target =")));
+        assert!(of("a.left_out_loss < 1", true, false).is_some_and(|remedy| remedy.contains("inspect")));
+        assert_eq!(of("a.left_out_loss < a.time_to_target", true, true), None);
+        for name in ["l-bfgs", "a--b", "a-_b", "28-300-1", "it's", "-x", "x-", "Δ_2", "SGD, fast", ""] {
+            let text = format!("{}.steps > 1", shown_name(name));
+            let read = Comparison::parse(&text).expect(&text);
+            read.paths(&mut |path, _| assert_eq!(path.name, name));
+        }
     }
 }

@@ -84,6 +84,12 @@ pub const METRICS: [Metric; 45] = [
 ];
 
 impl Metric {
+    /// Whether it is recorded with `inspect = true` alone.
+    #[must_use]
+    pub fn is_inspected(&self) -> bool {
+        matches!(self.name, "left_out_loss" | "left_out_accuracy" | "effective_degrees_of_freedom")
+    }
+
     /// The metric of a name.
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {

@@ -15,9 +15,9 @@ mod subject;
 mod syntax;
 mod verdict;
 
-pub use check::{Checked, check, place_mistake};
+pub use check::{Checked, Recorded, check, place_mistake};
 pub use metric::{METRICS, Metric, Noise};
-pub use sample::{DRAWS, LEAST_REPLICATES, LEVEL, Observation};
+pub use sample::{DRAWS, Ending, LEAST_REPLICATES, LEVEL, Observation};
 pub use subject::Subject;
 pub use syntax::{Comparison, Expression, Mistake};
 pub use verdict::{DatasetVerdict, ExpectationVerdict, Outcome, Verdict, judge};

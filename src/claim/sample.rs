@@ -2,8 +2,17 @@
 //!
 //! What would come out differently another time is drawn with replacement, the same draw for every cell, so that whatever
 //! two optimizers have in common cancels: seeds, where there are several; splits (folds), where there are at least ten; with
-//! fewer splits the rows of each test set, in at most 1,000 blocks of neighbours. Splits hold different test rows, so that
-//! where they are drawn, rows are drawn with them.
+//! fewer splits the rows of each test set, in at most 1,000 blocks of neighbours. Folds hold different test rows, so that
+//! where they are drawn, rows are drawn with them. Splits that are no folds may test on the same rows: of these, rows are
+//! drawn as well, the same ones in every split.
+//!
+//! Rows that were drawn again hold no outcome that was never seen: of a method that was right on all of fifty rows every draw
+//! would say that it always is, and of two methods that differ on three rows, that the winner there is never the worse. To each
+//! draw of rows belong therefore, independently of each method, as many more that are right and as many more that are wrong as a
+//! Poisson variable of mean 1 says, over all test rows together: of paired proportions this adds one to the rows on which
+//! either method alone is right, as do D. G. Bonett and R. M. Price, "Adjusted Wald confidence interval for a difference
+//! of binomial proportions based on paired data", Journal of Educational and Behavioral Statistics 37, 2012 (theirs adds it
+//! once to the pair; here each method has its own).
 //!
 //! The interval is that between two quantiles of the margin over [`DRAWS`] draws. A bootstrap of `n` units is too narrow
 //! by a factor of about `sqrt((n - 1) / n)` and by the difference between Student's t and the normal; the quantiles are moved outwards
@@ -30,15 +39,44 @@ pub const LEAST_REPLICATES: usize = 10;
 /// Test rows are drawn in at most so many blocks of neighbours.
 const BLOCKS: usize = 1000;
 
+/// How a cell ended, as far as its numbers go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// To its end: its numbers count.
+    #[default]
+    Finished,
+    /// Out of seconds: its numbers count, and depend on the machine.
+    TimedOut,
+    /// Its numbers left the finite ones: it has none, and has missed its target.
+    Diverged,
+    /// With an error: nobody knows what it would have come to.
+    Failed,
+    /// It is still to run, or to go on.
+    Unfinished,
+    /// It was never run, because its parts do not fit.
+    Skipped,
+}
+
+impl Ending {
+    /// Why a cell has no numbers; `None` where it has.
+    fn loss(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Finished | Self::TimedOut => return None,
+            Self::Diverged => "it diverged",
+            Self::Failed => "it failed",
+            Self::Unfinished => "it is not finished",
+            Self::Skipped => "it was skipped",
+        })
+    }
+}
+
 /// What a cell was and what it came to.
 #[derive(Debug, Clone, Default)]
 pub struct Observation {
     /// What it was.
     pub subject: Subject,
-    /// Whether it was never run, because its parts do not fit.
-    pub skipped: bool,
-    /// Why its numbers do not count: it diverged, failed or is not finished.
-    pub unusable: Option<String>,
+    /// How it ended.
+    pub ending: Ending,
     /// Its numbers by metric; one that is missing is no number, except when a target was reached, which is then infinity.
     pub values: BTreeMap<&'static str, f64>,
     /// Losses of its test rows.
@@ -50,9 +88,18 @@ pub struct Observation {
 impl Observation {
     /// A number of the cell.
     fn value(&self, metric: &Metric) -> f64 {
-        // A cell that diverged has missed its target like any other.
-        let missing = if metric.to_target && !self.skipped { f64::INFINITY } else { f64::NAN };
-        if self.unusable.is_some() { missing } else { self.values.get(metric.name).copied().unwrap_or(missing) }
+        let miss = if metric.to_target { f64::INFINITY } else { f64::NAN };
+        match self.ending {
+            Ending::Finished | Ending::TimedOut => self.values.get(metric.name).copied().unwrap_or(miss),
+            Ending::Diverged => miss,
+            Ending::Failed | Ending::Unfinished | Ending::Skipped => f64::NAN,
+        }
+    }
+
+    /// Whether the seconds that the machine took decide a number that is no time itself.
+    fn is_cut_by_the_clock(&self, metric: &Metric) -> bool {
+        let was_reached = metric.to_target && self.value(metric).is_finite();
+        metric.noise != Noise::None && self.ending == Ending::TimedOut && !was_reached
     }
 }
 
@@ -89,9 +136,9 @@ impl Blocks {
         }
     }
 
-    /// The mean over rows with each block counted so many times.
-    fn mean(&self, counts: &[u16]) -> f64 {
-        let (mut sum, mut rows) = (0.0, 0.0);
+    /// The mean over rows with each block counted so many times, and with `more` in the sum.
+    fn mean(&self, counts: &[u16], more: f64) -> f64 {
+        let (mut sum, mut rows) = (more, 0.0);
         for ((&count, &own), &size) in counts.iter().zip(&self.sums).zip(&self.rows) {
             let count = f64::from(count);
             sum += count * own;
@@ -109,6 +156,8 @@ struct Column {
     seeds: usize,
     /// Of the same cells, where the metric is a mean over known rows.
     blocks: Vec<Option<Blocks>>,
+    /// Which of the distinct series it is about, if rows are right or wrong.
+    unseen: Option<usize>,
 }
 
 /// The numbers that an expectation speaks of, on one dataset.
@@ -119,6 +168,10 @@ pub struct Sample {
     seeds: usize,
     /// Blocks of test rows in each split.
     rows: Vec<usize>,
+    /// Whether splits are folds, which hold different test rows.
+    disjoint: bool,
+    /// Number of distinct series.
+    series: usize,
     /// What is drawn.
     draws_seeds: bool,
     draws_splits: bool,
@@ -134,7 +187,7 @@ impl Sample {
     /// Gathers the numbers of the paths, which are bound to these series.
     #[must_use]
     pub fn new(comparison: &Comparison, bound: &[Option<String>], cells: &[&Observation]) -> Self {
-        let run: Vec<&&Observation> = cells.iter().filter(|cell| !cell.skipped).collect();
+        let run: Vec<&&Observation> = cells.iter().filter(|cell| cell.ending != Ending::Skipped).collect();
         let mut metrics = Vec::new();
         comparison.paths(&mut |path, _| metrics.push((path.name.as_str(), path.metric)));
         let of_series = |series: &Option<String>| -> Vec<&Observation> {
@@ -143,8 +196,13 @@ impl Sample {
         };
         let members: Vec<Vec<&Observation>> = bound.iter().map(of_series).collect();
         let all = || members.iter().flatten();
+        let mut partitions: Vec<_> = all().map(|cell| cell.subject.folds()).collect();
+        partitions.dedup();
+        let disjoint = matches!(partitions[..], [] | [Some(_)]);
         let splits: BTreeSet<&str> = all().map(|cell| cell.subject.split.as_str()).collect();
         let splits: Vec<&str> = splits.into_iter().collect();
+        let series: BTreeSet<&String> = bound.iter().flatten().collect();
+        let series: Vec<&String> = series.into_iter().collect();
         let seeds: BTreeSet<u64> = all().filter(|c| c.subject.stochastic).map(|c| c.subject.seed).collect();
         let seeds: Vec<u64> = seeds.into_iter().collect();
         let draws_splits = splits.len() >= LEAST_REPLICATES;
@@ -154,12 +212,14 @@ impl Sample {
             splits: splits.len(),
             seeds: seeds.len().max(1),
             rows: vec![0; splits.len()],
+            disjoint,
+            series: series.len(),
             draws_seeds: false,
             draws_splits: false,
             draws_rows: false,
             lacks: Vec::new(),
         };
-        for ((name, metric), cells) in metrics.iter().zip(&members) {
+        for (((name, metric), cells), own_series) in metrics.iter().zip(&members).zip(bound) {
             let stochastic = cells.iter().any(|cell| cell.subject.stochastic);
             let own_seeds = if stochastic { seeds.len() } else { 1 };
             let find = |split: usize, seed: usize| {
@@ -169,13 +229,23 @@ impl Sample {
             };
             let places = || (0..splits.len()).flat_map(|split| (0..own_seeds).map(move |seed| (split, seed)));
             let values = places().map(|(split, seed)| find(split, seed).map_or(f64::NAN, |cell| cell.value(metric)));
-            let wants_rows = metric.noise == Noise::TestRows && !draws_splits;
+            let wants_rows = metric.noise == Noise::TestRows && !(draws_splits && disjoint);
             let blocks = places().map(|(split, seed)| {
-                let cell = find(split, seed).filter(|cell| wants_rows && cell.unusable.is_none())?;
+                let cell = find(split, seed).filter(|cell| wants_rows && cell.ending.loss().is_none())?;
                 Blocks::of(cell, metric)
             });
-            let column = Column { values: values.collect(), seeds: own_seeds, blocks: blocks.collect() };
-            sample.note_lacks(name, metric, cells, &column, stochastic, draws_splits);
+            let counts_rows = wants_rows && metric.name == "test_accuracy";
+            let own = own_series.as_ref().filter(|_| counts_rows);
+            let column = Column {
+                values: values.collect(),
+                seeds: own_seeds,
+                blocks: blocks.collect(),
+                unseen: own.and_then(|own| series.iter().position(|known| *known == own)),
+            };
+            if !cells.is_empty() && places().any(|(split, seed)| find(split, seed).is_none()) {
+                sample.lacks.push(format!("{name} lacks cells of some seeds or splits that others have"));
+            }
+            sample.note_lacks(name, metric, cells, &column, (stochastic, draws_splits, wants_rows));
             let is_noisy = metric.noise != Noise::None;
             sample.draws_seeds |= is_noisy && stochastic && own_seeds > 1;
             sample.draws_splits |= is_noisy && draws_splits;
@@ -203,15 +273,15 @@ impl Sample {
         metric: &Metric,
         cells: &[&Observation],
         column: &Column,
-        stochastic: bool,
-        draws_splits: bool,
+        (stochastic, draws_splits, wants_rows): (bool, bool, bool),
     ) {
         let mut lack = |text: String| self.lacks.push(text);
         if cells.is_empty() {
             lack(format!("{name} was not run: its cells were skipped"));
             return;
         }
-        if let Some(reason) = cells.iter().find_map(|cell| cell.unusable.as_ref()).filter(|_| !metric.to_target) {
+        let is_miss = |cell: &Observation| metric.to_target && cell.ending == Ending::Diverged;
+        if let Some(reason) = cells.iter().filter(|cell| !is_miss(cell)).find_map(|cell| cell.ending.loss()) {
             lack(format!("a cell of {name} has no numbers: {reason}"));
             return;
         }
@@ -225,12 +295,15 @@ impl Sample {
         } else if metric.noise == Noise::Clock && !draws_splits && seeds < least {
             let splits = counted(self.splits, "split");
             lack(format!("times of {name} were measured in {splits}; it takes {least}"));
+        } else if !draws_splits && seeds < least && cells.iter().any(|cell| cell.is_cut_by_the_clock(metric)) {
+            let splits = counted(self.splits, "split");
+            lack(format!("seconds ended a cell of {name}, which was run in {splits}; it takes {least}"));
         }
         if metric.noise == Noise::HeldOut && !draws_splits {
             let splits = counted(self.splits, "split");
             lack(format!("{} is known on {splits}, and not row by row; it takes {least}", metric.name));
         }
-        if metric.noise == Noise::TestRows && !draws_splits && column.blocks.iter().any(Option::is_none) {
+        if wants_rows && column.blocks.iter().any(Option::is_none) {
             lack(format!("the test rows of {name} are not stored"));
         }
     }
@@ -253,12 +326,17 @@ impl Sample {
 
     /// The fewest units of any kind that is drawn.
     fn units(&self) -> usize {
-        let rows = self.rows.iter().sum();
+        let rows = self.blocks();
         let kinds = [(self.draws_seeds, self.seeds), (self.draws_splits, self.splits), (self.draws_rows, rows)];
         kinds.iter().filter(|(drawn, _)| *drawn).map(|(_, units)| *units).min().unwrap_or(0)
     }
 
-    /// What is drawn, in words.
+    /// Blocks of test rows that are drawn one by one.
+    fn blocks(&self) -> usize {
+        if self.disjoint { self.rows.iter().sum() } else { self.rows.iter().copied().max().unwrap_or(0) }
+    }
+
+    /// What is drawn, in words; nothing where it would take draws that there is nothing for.
     #[must_use]
     pub fn method(&self) -> String {
         let mut parts = Vec::new();
@@ -270,11 +348,12 @@ impl Sample {
         }
         if self.draws_rows {
             let within = if self.splits > 1 { format!(" in {}", counted(self.splits, "split")) } else { String::new() };
-            parts.push(format!("{}{within}", counted(self.rows.iter().sum(), "block of test rows")));
+            parts.push(format!("{}{within}", counted(self.blocks(), "block of test rows")));
         }
-        match parts.is_empty() {
-            true => "exact".to_owned(),
-            false => format!("resampled over {}", parts.join(" and ")),
+        match (parts.is_empty(), self.lacks.is_empty()) {
+            (true, true) => "exact".to_owned(),
+            (true, false) => String::new(),
+            (false, _) => format!("resampled over {}", parts.join(" and ")),
         }
     }
 
@@ -314,6 +393,8 @@ impl Sample {
                     Operator::Add => a + b,
                     Operator::Subtract => a - b,
                     Operator::Multiply => a * b,
+                    // No number, and not an infinity that is beyond any bound.
+                    Operator::Divide if b == 0.0 => f64::NAN,
                     Operator::Divide => a / b,
                 })
             }
@@ -336,7 +417,11 @@ impl Sample {
             return List::one(if column.values.iter().all(|v| *v == first) { first } else { f64::NAN });
         }
         let value = |place: usize| match (&column.blocks[place], &draw.rows) {
-            (Some(blocks), Some(rows)) => blocks.mean(&rows[place / column.seeds]),
+            (Some(blocks), Some(rows)) => {
+                let split = place / column.seeds;
+                let unseen = column.unseen.map_or(0.0, |series| draw.unseen[series][split]);
+                blocks.mean(&rows[split], unseen)
+            }
             _ => column.values[place],
         };
         List { values: (0..column.values.len()).map(value).collect(), seeds: column.seeds }
@@ -364,11 +449,13 @@ struct Draw {
     splits: Vec<u16>,
     /// Blocks of rows by split, where rows are drawn.
     rows: Option<Vec<Vec<u16>>>,
+    /// Rows by series and split that are right though none such was seen, less those that are wrong.
+    unseen: Vec<Vec<f64>>,
 }
 
 impl Draw {
     fn unchanged(sample: &Sample) -> Self {
-        Self { seeds: vec![1; sample.seeds], splits: vec![1; sample.splits], rows: None }
+        Self { seeds: vec![1; sample.seeds], splits: vec![1; sample.splits], rows: None, unseen: Vec::new() }
     }
 
     fn anew(sample: &Sample, draw: u64) -> Self {
@@ -385,11 +472,25 @@ impl Draw {
             }
             counts
         };
-        Self {
-            seeds: counts(sample.seeds, sample.draws_seeds),
-            splits: counts(sample.splits, sample.draws_splits),
-            rows: sample.draws_rows.then(|| sample.rows.iter().map(|&blocks| counts(blocks, true)).collect()),
+        let seeds = counts(sample.seeds, sample.draws_seeds);
+        let splits = counts(sample.splits, sample.draws_splits);
+        if !sample.draws_rows {
+            return Self { seeds, splits, rows: None, unseen: Vec::new() };
         }
+        let (rows, unseen) = if sample.disjoint {
+            let rows = sample.rows.iter().map(|&blocks| counts(blocks, true)).collect();
+            let mean = 1.0 / sample.splits as f64;
+            let mut of_split = |_| poisson(&mut random, mean) - poisson(&mut random, mean);
+            (rows, (0..sample.series).map(|_| (0..sample.splits).map(&mut of_split).collect()).collect())
+        } else {
+            // As if all splits held the same rows, of which they have the same number.
+            let mut drawn: BTreeMap<usize, Vec<u16>> = BTreeMap::new();
+            let mut of_split = |&blocks: &usize| drawn.entry(blocks).or_insert_with(|| counts(blocks, true)).clone();
+            let rows = sample.rows.iter().map(&mut of_split).collect();
+            let mut of_series = |_| vec![poisson(&mut random, 1.0) - poisson(&mut random, 1.0); sample.splits];
+            (rows, (0..sample.series).map(&mut of_series).collect())
+        };
+        Self { seeds, splits, rows: Some(rows), unseen }
     }
 
     fn aggregate(&self, function: Function, list: &List) -> f64 {
@@ -417,6 +518,16 @@ impl Draw {
             }
         }
     }
+}
+
+/// A Poisson variable of a small mean (Knuth's product of uniform variables).
+fn poisson(random: &mut ChaCha8Rng, mean: f64) -> f64 {
+    let (bound, mut product, mut count) = ((-mean).exp(), random.random::<f64>(), 0.0);
+    while product > bound {
+        product *= random.random::<f64>();
+        count += 1.0;
+    }
+    count
 }
 
 /// The middle of values that count several times; the mean of both where there are two.
@@ -507,6 +618,18 @@ mod tests {
         let blocks = Blocks::new(2503, |row| row as f64);
         assert_eq!(blocks.sums.len(), BLOCKS);
         assert_eq!(blocks.rows.iter().sum::<f64>(), 2503.0);
-        assert!((blocks.mean(&vec![1; BLOCKS]) - 1251.0).abs() < 1e-9);
+        assert!((blocks.mean(&vec![1; BLOCKS], 0.0) - 1251.0).abs() < 1e-9);
+        assert!((blocks.mean(&vec![1; BLOCKS], 5006.0) - 1253.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn poisson_variables_have_their_mean_and_variance() {
+        for mean in [0.2, 1.0] {
+            let mut random = ChaCha8Rng::seed_from_u64(7);
+            let draws: Vec<f64> = (0..20_000).map(|_| poisson(&mut random, mean)).collect();
+            let average = draws.iter().sum::<f64>() / 2e4;
+            let variance = draws.iter().map(|d| (d - average).powi(2)).sum::<f64>() / 2e4;
+            assert!((average - mean).abs() < 0.03 && (variance - mean).abs() < 0.05, "{mean}: {average}, {variance}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 /// A cell by its names and settings.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Subject {
-    /// What reports call the dataset, and its registered name.
+    /// What reports call the dataset, and its registered name; a file has none.
     pub dataset: [String; 2],
     /// The dataset whatever its split, as one text.
     pub dataset_key: String,
@@ -42,16 +42,22 @@ impl Subject {
         let simulated = dataset.get("simulated").and_then(Value::as_bool).unwrap_or(false);
         // Rows of the parts follow from the split.
         dataset.remove("rows");
-        let mut settings = Map::new();
-        for part in [config.get("model"), config.get("hyperparameters")] {
-            for (key, value) in part.and_then(Value::as_object).into_iter().flatten() {
-                if key != "name" && key != "label" {
-                    settings.insert(key.clone(), value.clone());
-                }
+        let of = |part: &str| config.get(part).and_then(Value::as_object).cloned().unwrap_or_default();
+        let mut settings = of("hyperparameters");
+        for (key, value) in of("model") {
+            if key != "name" && key != "label" {
+                // A setting that both have is the optimizer's.
+                let key = if settings.contains_key(&key) { format!("model_{key}") } else { key };
+                settings.insert(key, value);
             }
         }
+        let mut called = names("dataset");
+        if config.pointer("/dataset/source/file").is_some() {
+            // Whatever a file is called, it is not the registered dataset.
+            called[1].clear();
+        }
         Self {
-            dataset: names("dataset"),
+            dataset: called,
             dataset_key: Value::Object(dataset).to_string(),
             simulated,
             split,
@@ -62,6 +68,38 @@ impl Subject {
             // Without the key, whatever has a seed is taken to use it.
             stochastic: config.get("stochastic").and_then(Value::as_bool).unwrap_or(true),
         }
+    }
+
+    /// The split without the fold, where it is one of several folds: these hold different test rows.
+    #[must_use]
+    pub fn folds(&self) -> Option<Value> {
+        let mut split: Value = serde_json::from_str(&self.split).ok()?;
+        split.get_mut("folds")?.as_object_mut()?.remove("fold")?;
+        Some(split)
+    }
+
+    /// Shapes that are counted and not trained, once for each dataset of the cells: beside these stands what follows from no
+    /// data. Once where there are no cells.
+    #[must_use]
+    pub fn beside<'a>(shapes: &[Self], cells: impl Iterator<Item = &'a Self>) -> Vec<Self> {
+        let mut datasets: Vec<&Self> = Vec::new();
+        for cell in cells {
+            if datasets.iter().all(|other| other.dataset_key != cell.dataset_key) {
+                datasets.push(cell);
+            }
+        }
+        let nowhere = Self { dataset: ["shapes alone".into(), String::new()], ..Self::default() };
+        if datasets.is_empty() {
+            datasets.push(&nowhere);
+        }
+        let on = |shape: &Self, cell: &Self| Self {
+            dataset: cell.dataset.clone(),
+            dataset_key: cell.dataset_key.clone(),
+            simulated: cell.simulated,
+            split: cell.split.clone(),
+            ..shape.clone()
+        };
+        datasets.iter().flat_map(|cell| shapes.iter().map(|shape| on(shape, cell))).collect()
     }
 
     /// What cells share that differ in seed and split alone.
@@ -85,5 +123,41 @@ impl Subject {
                 }
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_setting_of_model_and_optimizer_alike_tells_models_apart() {
+        let of = |ridge: f64| {
+            Subject::of_config(&json!({
+                "dataset": {"name": "d"}, "model": {"name": "mlp", "ridge": ridge},
+                "optimizer": {"name": "admm"}, "hyperparameters": {"ridge": 1e-4},
+            }))
+        };
+        assert_ne!(of(0.0).series(), of(0.1).series());
+        assert_eq!(of(0.1).meets("ridge", "1e-4"), Some(true));
+        assert_eq!(of(0.1).meets("model_ridge", "0.1"), Some(true));
+    }
+
+    #[test]
+    fn a_file_is_not_the_registered_dataset_that_it_is_named_after() {
+        let of = |source: Value| {
+            Subject::of_config(&json!({"dataset": {"name": "higgs-sample", "source": source}})).dataset[1].clone()
+        };
+        assert_eq!(of(json!({"registered": "higgs-sample"})), "higgs-sample");
+        assert_eq!(of(json!({"file": {"path": "/tmp/higgs-sample"}})), "");
+    }
+
+    #[test]
+    fn folds_of_one_partition_agree_in_all_but_the_fold() {
+        let of = |split: Value| Subject { split: split.to_string(), ..Subject::default() }.folds();
+        let fold = |count: u64, fold: u64| of(json!({"folds": {"count": count, "fold": fold, "seed": 0}}));
+        assert!(fold(10, 1).is_some() && fold(10, 1) == fold(10, 2) && fold(10, 1) != fold(5, 1));
+        assert_eq!(of(json!({"last": {"test": 3}})), None);
     }
 }

@@ -8,8 +8,9 @@
 //! path       = name ["[" key "=" value {"," key "=" value} "]"] "." metric
 //! ```
 //!
-//! A name is that of an optimizer or a model, as it stands or in single quotes; a hyphen between two of its letters belongs
-//! to it. The function's argument may be a list over folds and seeds; what stands on a side of the comparison may not.
+//! A name is that of an optimizer or a model, as it stands or in single quotes, in which two stand for one; a hyphen between
+//! two of its letters belongs to it. The function's argument may be a list over folds and seeds; what stands on a side of the
+//! comparison may not.
 
 use super::metric::{METRICS, Metric};
 use crate::oracle::did_you_mean;
@@ -90,7 +91,12 @@ impl Function {
 
     /// Whether it makes one number of a list.
     pub fn is_aggregate(self) -> bool {
-        matches!(self, Self::Median | Self::Mean | Self::Min | Self::Max)
+        matches!(self, Self::Median | Self::Mean) || self.is_extreme()
+    }
+
+    /// Whether it is an end of a list, which further seeds or splits move outwards.
+    pub fn is_extreme(self) -> bool {
+        matches!(self, Self::Min | Self::Max)
     }
 }
 
@@ -193,21 +199,19 @@ fn tokens(text: &str) -> Result<Vec<(Token, Range<usize>)>, Mistake> {
             at += character.len_utf8();
             continue;
         } else if character == '\'' {
-            let Some(length) = rest[1..].find('\'') else {
+            let Some((name, length)) = quoted(rest) else {
                 return Err(Mistake::new(start..text.len(), "a quote that does not end", "close the name with '"));
             };
-            at += length + 2;
-            Token::Quoted(rest[1..=length].to_owned())
+            at += length;
+            Token::Quoted(name)
         } else if character.is_ascii_digit() {
             at += number_length(rest.as_bytes());
-            let digits = text[start..at].replace('_', "");
-            let value = digits.parse().map_err(|_| {
-                Mistake::new(
-                    start..at,
-                    format!("`{}` is no number", &text[start..at]),
-                    "write it as 0.64, 1e-3 or 9_001",
-                )
-            })?;
+            let value: Option<f64> = text[start..at].replace('_', "").parse().ok();
+            // 1e999 would be infinity, beside which everything is small.
+            let Some(value) = value.filter(|value| value.is_finite()) else {
+                let finding = format!("`{}` is no number", &text[start..at]);
+                return Err(Mistake::new(start..at, finding, "write it as 0.64, 1e-3 or 9_001, below 1.8e308"));
+            };
             Token::Number(value)
         } else if character.is_alphabetic() || character == '_' {
             // After a dot stands a metric, whose name has no hyphen.
@@ -237,10 +241,27 @@ fn tokens(text: &str) -> Result<Vec<(Token, Range<usize>)>, Mistake> {
                 "an expectation compares two sides, as in median(irls.test_accuracy) >= 0.64",
             ));
         };
+        if tokens.len() == LONGEST {
+            let finding = format!("more than {LONGEST} names, numbers and signs");
+            return Err(Mistake::new(start..at, finding, "make several expectations of it"));
+        }
         tokens.push((token, start..at));
     }
     tokens.push((Token::End, text.len()..text.len()));
     Ok(tokens)
+}
+
+/// The name in the quotes that a text begins with, and their bytes; a quote within is written twice. `None` where they do
+/// not end.
+fn quoted(text: &str) -> Option<(String, usize)> {
+    let mut end = 1;
+    loop {
+        end += text[end..].find('\'')?;
+        if !text[end + 1..].starts_with('\'') {
+            return Some((text[1..end].replace("''", "'"), end + 1));
+        }
+        end += 2;
+    }
 }
 
 /// Bytes of the number that a text begins with.
@@ -264,6 +285,8 @@ fn number_length(bytes: &[u8]) -> usize {
 
 /// Deeper nesting than this is a mistake, not an expectation.
 const DEEPEST: usize = 100;
+/// So are more tokens: a sum is a tree as deep as it has terms, and has to fit on the stack.
+const LONGEST: usize = 1000;
 
 struct Parser {
     tokens: Vec<(Token, Range<usize>)>,
@@ -293,7 +316,14 @@ impl Comparison {
         if *parser.peek() != Token::End {
             return Err(parser.unexpected("the right side ends here: one comparison to an expectation"));
         }
-        Ok(Self { left, relation, right })
+        let read = Self { left, relation, right };
+        let mut paths = 0;
+        read.paths(&mut |_, _| paths += 1);
+        if paths == 0 {
+            let remedy = "an expectation speaks of what was measured, as in median(irls.test_accuracy) >= 0.64";
+            return Err(Mistake::new(0..text.len(), "numbers alone, whatever the cells come to", remedy));
+        }
+        Ok(read)
     }
 
     /// Every path in it, from left to right.
@@ -483,6 +513,35 @@ mod tests {
         assert_eq!(mistake("'irls.steps > 1").0, "'irls.steps > 1");
         assert_eq!(mistake("irls.steps ≥ 1").0, "≥");
         assert_eq!(mistake("sgd[batch_size].steps > 1").0, "]");
-        assert!(mistake(&format!("{}1 > 2", "(".repeat(200))).1.contains("too deeply"));
+        assert_eq!(mistake("irls.steps < 1e999").0, "1e999", "infinity is no number to compare with");
+        assert_eq!(mistake("sgd\u{2212}irls.steps > 1").0, "\u{2212}");
+        assert!(mistake("1 + 1 < 3").1.contains("numbers alone"));
+    }
+
+    /// Neither depth nor length overflows the stack, not even of a thread that has little of it.
+    #[test]
+    fn nothing_that_can_be_written_is_too_much() {
+        for open in ["(", "-", "abs(", "- ("] {
+            for (times, complaint) in [(101, "too deeply"), (100_000, "more than 1000")] {
+                let said = mistake(&format!("{}irls.steps > 2", open.repeat(times))).1;
+                assert!(said.contains(complaint), "{said}");
+            }
+        }
+        assert!(mistake(&format!("irls.steps{} > 2", " + 1".repeat(100_000))).1.contains("more than 1000"));
+        let longest = format!("irls.steps{} > 2", " + 1".repeat(490));
+        let read = || Comparison::parse(&longest).map(|read| read.paths(&mut |_, _| {})).is_ok();
+        let thread = std::thread::Builder::new().stack_size(1 << 20);
+        assert!(std::thread::scope(|scope| thread.spawn_scoped(scope, read).unwrap().join().unwrap()));
+    }
+
+    #[test]
+    fn names_in_quotes_hold_anything() {
+        for (written, name) in [("'Adam''s > rib, \u{2265} 1'", "Adam's > rib, \u{2265} 1"), ("''''", "'"), ("''", "")]
+        {
+            let text = format!("{written}.steps > 1");
+            let read = Comparison::parse(&text).expect(&text);
+            read.paths(&mut |path, _| assert_eq!(path.name, name));
+        }
+        assert_eq!(mistake("'it''s.steps > 1").0, "'it''s.steps > 1");
     }
 }

@@ -1,7 +1,7 @@
 //! Verdicts: whether what was measured bears an expectation out, dataset by dataset, and whether that settles the claim.
 
 use super::check::bind;
-use super::sample::{Observation, Sample, Sides};
+use super::sample::{Ending, Observation, Sample, Sides};
 use super::syntax::Relation;
 use super::{Claim, Expectation, Subject};
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,9 @@ pub struct DatasetVerdict {
 /// The verdict on a claim.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
+    /// Identity of the experiment that it was obtained with, where that is known.
+    #[serde(default)]
+    pub experiment: Option<String>,
     /// The claim.
     pub claim: Option<String>,
     /// Where it was made.
@@ -157,6 +160,7 @@ pub fn judge(claim: &Claim, cells: &[Observation]) -> Option<Verdict> {
         None
     };
     Some(Verdict {
+        experiment: None,
         claim: claim.text.clone(),
         source: claim.source.clone(),
         about: claim.about.clone(),
@@ -178,7 +182,8 @@ fn one(expectation: &Expectation, cells: &[&Observation]) -> ExpectationVerdict 
         method: String::new(),
         lacks: Vec::new(),
     };
-    let subjects: Vec<(Subject, bool)> = cells.iter().map(|cell| (cell.subject.clone(), cell.skipped)).collect();
+    let subjects: Vec<(Subject, bool)> =
+        cells.iter().map(|cell| (cell.subject.clone(), cell.ending == Ending::Skipped)).collect();
     let bound = match bind(comparison, &subjects.iter().collect::<Vec<_>>()) {
         Ok(bound) => bound,
         // The plan was sound: cells are missing.

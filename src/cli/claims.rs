@@ -3,8 +3,9 @@
 use super::{list, option_error, output, run};
 use crate::claim::{Claim, Outcome, Verdict};
 use crate::error::Result;
-use crate::experiment::{Spec, read_json, say};
+use crate::experiment::{Spec, identity, read_json, say};
 use crate::report::ledger::{self, Entry};
+use crate::report::verdict;
 use crate::workbench::Workbench;
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
@@ -19,8 +20,8 @@ Examples:
   parsimony claims verify squares products       these alone
   parsimony claims --format markdown > docs/claims.md
 
-Exit code of `claims verify`: 0 where every claim holds; 1 where one fails or a cell could not be run; 5 where none fails but
-one is inconclusive.";
+Exit code of `claims verify`: 0 where every claim holds; 1 where one fails or a claim or a cell could not be run; 5 where none
+fails but one is inconclusive.";
 
 /// List claims with their last verdicts, or verify them
 #[derive(clap::Args)]
@@ -79,33 +80,42 @@ struct Source {
 
 pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
     let sources = sources(arguments.experiments.as_deref())?;
-    match &arguments.verb {
-        None => {
-            let entries: Vec<_> = sources.iter().map(|source| entry(source, &arguments.runs)).collect();
-            print(&entries, arguments.format)?;
-            Ok(ExitCode::SUCCESS)
+    let Some(ClaimsVerb::Verify(verify)) = &arguments.verb else {
+        print(&entries(sources.iter(), &arguments.runs)?, arguments.format)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let chosen = chosen(&sources, &verify.ids)?;
+    // Mistakes in any of the files are found before the first of them runs.
+    let specs: Vec<Spec> =
+        chosen.iter().map(|source| Spec::parse(&source.text, &source.path, workbench)).collect::<Result<_>>()?;
+    let mut broken = false;
+    for spec in &specs {
+        if !verify.quiet {
+            say(&spec.name);
         }
-        Some(ClaimsVerb::Verify(verify)) => {
-            let chosen = chosen(&sources, &verify.ids)?;
-            let mut broken = false;
-            for source in &chosen {
-                if !verify.quiet {
-                    say(format_args!("{}", source.id));
-                }
-                let spec = Spec::parse(&source.text, &source.path, workbench)?;
-                let folder = arguments.runs.join(&spec.name);
-                let outcome = run::run_and_judge(workbench, &spec, &folder, verify.force, verify.quiet, None)?;
-                if outcome.interrupted {
-                    say(format_args!("interrupted; run the same command again to go on"));
-                    return Ok(ExitCode::from(130));
-                }
-                broken |= outcome.failed > 0;
+        let folder = arguments.runs.join(&spec.name);
+        let (outcome, verdict) = match run::run_and_judge(workbench, spec, &folder, verify.force, verify.quiet, None) {
+            Ok(done) => done,
+            // One that cannot be run keeps nobody from the others.
+            Err(error) if !output::is_broken_pipe(&error) => {
+                say(format_args!("{}: {error}", spec.name));
+                broken = true;
+                continue;
             }
-            let entries: Vec<_> = chosen.iter().map(|source| entry(source, &arguments.runs)).collect();
-            print(&entries, arguments.format)?;
-            Ok(ExitCode::from(code(broken, &entries)))
+            Err(error) => return Err(error),
+        };
+        if outcome.interrupted {
+            say("interrupted; run the same command again to go on");
+            return Ok(ExitCode::from(130));
         }
+        if let Some(verdict) = verdict.filter(|_| arguments.format == LedgerFormat::Table) {
+            output::text(&verdict::text(&verdict))?;
+        }
+        broken |= outcome.failed > 0;
     }
+    let entries = entries(chosen.iter().copied(), &arguments.runs)?;
+    print(&entries, arguments.format)?;
+    Ok(ExitCode::from(code(broken, &entries)))
 }
 
 fn code(broken: bool, entries: &[Entry]) -> u8 {
@@ -124,7 +134,7 @@ fn sources(folder: Option<&Path>) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     match folder {
         None => {
-            for (name, text) in list::EXPERIMENTS {
+            for &(name, text) in list::EXPERIMENTS {
                 sources.push(Source { id: name.into(), text: text.into(), path: format!("{name}.toml").into() });
             }
         }
@@ -135,15 +145,26 @@ fn sources(folder: Option<&Path>) -> Result<Vec<Source>> {
             paths.sort();
             for path in paths {
                 let text = std::fs::read_to_string(&path).map_err(crate::Error::io(&path, "read"))?;
-                let table: toml::Table = text.parse().unwrap_or_default();
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                let id = table.get("name").and_then(toml::Value::as_str).map_or(stem, str::to_owned);
-                sources.push(Source { id, text, path });
+                sources.push(Source { id: stem, text, path });
             }
         }
     }
-    sources.retain(|source| !claim(source).expectations.is_empty());
-    Ok(sources)
+    let mut claims = Vec::new();
+    for mut source in sources {
+        let table: toml::Table = source.text.parse().map_err(|error: toml::de::Error| {
+            let remedy = "mend it, or take it out of the folder";
+            crate::Error::config(source.path.display(), format!("not readable as TOML: {}", error.message()), remedy)
+        })?;
+        if let Some(name) = table.get("name").and_then(toml::Value::as_str) {
+            source.id = name.to_owned();
+        }
+        // Whether its expectations can be read is found when it is run.
+        if table.contains_key("expect") {
+            claims.push(source);
+        }
+    }
+    Ok(claims)
 }
 
 fn claim(source: &Source) -> Claim {
@@ -165,20 +186,25 @@ fn chosen<'a>(sources: &'a [Source], ids: &[String]) -> Result<Vec<&'a Source>> 
     ids.iter().map(find).collect()
 }
 
+fn entries<'a>(sources: impl Iterator<Item = &'a Source>, runs: &Path) -> Result<Vec<Entry>> {
+    sources.map(|source| entry(source, runs)).collect()
+}
+
 /// What the files under `runs` say about a claim.
-fn entry(source: &Source, runs: &Path) -> Entry {
+fn entry(source: &Source, runs: &Path) -> Result<Entry> {
     let claim = claim(source);
     let folder = runs.join(&source.id);
-    let verdict: Option<Verdict> = read_json(&folder.join("verdict.json")).ok();
-    let was_run = std::fs::read_to_string(folder.join("experiment.toml")).is_ok_and(|text| text == source.text);
-    Entry {
+    let path = folder.join("verdict.json");
+    let verdict: Option<Verdict> = path.exists().then(|| read_json(&path)).transpose()?;
+    let now = identity(&source.text);
+    Ok(Entry {
         id: source.id.clone(),
         claim: claim.text.unwrap_or_default(),
         source: claim.source,
-        stale: verdict.is_some() && !was_run,
+        stale: verdict.as_ref().is_some_and(|verdict| verdict.experiment.as_ref() != Some(&now)),
         machine: verdict.as_ref().and_then(|_| ledger::machine(&folder)),
         verdict,
-    }
+    })
 }
 
 fn print(entries: &[Entry], format: LedgerFormat) -> Result<()> {

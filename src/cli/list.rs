@@ -7,19 +7,24 @@ use crate::workbench::Workbench;
 use serde_json::{Value, json};
 
 /// The experiments in this program, by name.
-pub const EXPERIMENTS: [(&str, &str); 14] = [
+pub const EXPERIMENTS: &[(&str, &str)] = &[
     ("quickstart", include_str!("../../experiments/quickstart.toml")),
     ("higgs-logistic", include_str!("../../experiments/higgs-logistic.toml")),
     ("higgs-sample", include_str!("../../experiments/higgs-sample.toml")),
     ("higgs-network", include_str!("../../experiments/higgs-network.toml")),
+    ("admm-figure-2", include_str!("../../experiments/admm-figure-2.toml")),
     ("mnist-softmax", include_str!("../../experiments/mnist-softmax.toml")),
     ("mnist-mlp", include_str!("../../experiments/mnist-mlp.toml")),
     ("mnist-autoencoder", include_str!("../../experiments/mnist-autoencoder.toml")),
     ("irls-vs-admm", include_str!("../../experiments/irls-vs-admm.toml")),
     ("squares", include_str!("../../experiments/squares.toml")),
     ("products", include_str!("../../experiments/products.toml")),
+    ("admm-starts-where-sgd-stops", include_str!("../../experiments/admm-starts-where-sgd-stops.toml")),
+    ("admm-is-linear", include_str!("../../experiments/admm-is-linear.toml")),
+    ("large-batch", include_str!("../../experiments/large-batch.toml")),
     ("cheap-gradient", include_str!("../../experiments/cheap-gradient.toml")),
     ("press", include_str!("../../experiments/press.toml")),
+    ("one-point-six-trillion", include_str!("../../experiments/one-point-six-trillion.toml")),
     ("tiny-shakespeare", include_str!("../../experiments/tiny-shakespeare.toml")),
     ("switch-vs-dense", include_str!("../../experiments/switch-vs-dense.toml")),
 ];

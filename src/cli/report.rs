@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
-  parsimony report runs/quickstart                  figures and summary.md in plots/quickstart
+  parsimony report runs/quickstart                  page, figures and summary.md in plots/quickstart
   parsimony report runs/* --out paper/figures       several runs, elsewhere
 
-Each run gets a folder, named like its own, with its figures, as SVG and as PNG, and a summary.md that shows them under
-the tables. A run that is still going on is drawn as far as it has come.";
+Each run gets a folder, named like its own: report.html, one page with verdicts, interactive curves and tables that works
+offline; its figures, as SVG and as PNG; and a summary.md that shows them under the tables. A run that is still going on is drawn as far as it has come.";
 
 /// Draw runs: figures as SVG and PNG, and a page with the tables
 #[derive(clap::Args)]

@@ -1,11 +1,12 @@
 //! `run`: plans an experiment and runs what is not done yet.
 
 use super::{Format, output};
+use crate::claim::Verdict;
 use crate::device::cuda::probe;
 use crate::device::{DeviceName, DeviceWish};
 use crate::error::Result;
 use crate::experiment::{
-    self, CellConfig, Options, Outcome, Plan, Spec, State, count_interruptions, say, state_of, write_json,
+    self, CellConfig, Options, Outcome, Plan, Spec, State, count_interruptions, identity, say, state_of, write_json,
 };
 use crate::report::{runs, verdict};
 use crate::workbench::Workbench;
@@ -93,7 +94,10 @@ pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let Arguments { force, quiet, memory, .. } = *arguments;
-    let outcome = run_and_judge(workbench, &spec, &folder, force, quiet, memory)?;
+    let (outcome, verdict) = run_and_judge(workbench, &spec, &folder, force, quiet, memory)?;
+    if let Some(verdict) = verdict {
+        output::text(&verdict::text(&verdict))?;
+    }
     if outcome.interrupted {
         // With --force, the same command would begin anew.
         let how = if arguments.force { "it again without --force" } else { "the same command again" };
@@ -111,7 +115,7 @@ pub fn run_and_judge(
     force: bool,
     quiet: bool,
     memory: Option<u64>,
-) -> Result<Outcome> {
+) -> Result<(Outcome, Option<Verdict>)> {
     let plan = with_import_bar(|progress| Plan::new(spec, workbench, progress))?;
     if spec.device == DeviceWish::Auto && !quiet {
         say(format_args!("device auto: {}", what_auto_is(&plan)));
@@ -133,10 +137,8 @@ pub fn run_and_judge(
             folder.display()
         ));
     }
-    if !outcome.interrupted && !spec.claim.expectations.is_empty() {
-        judge(folder)?;
-    }
-    Ok(outcome)
+    let verdict = if outcome.interrupted { None } else { judge(spec, folder)? };
+    Ok((outcome, verdict))
 }
 
 /// Where `auto` puts the cells of a plan, and why not on a GPU.
@@ -150,11 +152,17 @@ fn what_auto_is(plan: &Plan) -> String {
     }
 }
 
-/// Judges the claim of a run, keeps the verdict in `verdict.json` and prints it.
-fn judge(folder: &Path) -> Result<()> {
-    let Some(verdict) = verdict::verdict(&runs::load(folder)?)? else { return Ok(()) };
-    write_json(&folder.join("verdict.json"), &verdict)?;
-    output::text(&verdict::text(&verdict))
+/// Judges the claim of a run, if it states expectations, and keeps the verdict in `verdict.json`.
+fn judge(spec: &Spec, folder: &Path) -> Result<Option<Verdict>> {
+    if spec.claim.expectations.is_empty() {
+        return Ok(None);
+    }
+    let mut verdict = verdict::verdict(&runs::load(folder)?)?;
+    if let Some(verdict) = &mut verdict {
+        verdict.experiment = Some(identity(&spec.text));
+        write_json(&folder.join("verdict.json"), verdict)?;
+    }
+    Ok(verdict)
 }
 
 fn counted(cells: usize) -> String {

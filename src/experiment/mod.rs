@@ -14,6 +14,7 @@ mod progress;
 mod record;
 mod reference;
 mod runner;
+mod shape;
 mod spec;
 #[cfg(test)]
 mod text_tests;
@@ -24,10 +25,11 @@ pub use budget::{Budget, Schedule};
 pub use checkpoint::{read_weights, write_weights};
 pub use import::{Import, import};
 pub use interrupt::{count as interruptions, install as count_interruptions};
-pub use plan::{Absent, NUMERICS_VERSION, Plan, Skipped};
+pub use plan::{Absent, NUMERICS_VERSION, Plan, Skipped, identity};
 pub use progress::{Names, say};
 pub use record::{CellConfig, CellFolder, CellResult, Status, read_json, write_json, write_whole};
 pub use runner::{Options, Outcome, State, run, state_of};
+pub use shape::Shape;
 pub use spec::{Folds, Reported, Spec, Target};
 
 pub(crate) use cell::run as run_cell;

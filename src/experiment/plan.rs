@@ -6,6 +6,7 @@
 use super::budget::Budget;
 use super::problem::{Divided, layout, part_sizes};
 use super::record::{CellConfig, ComponentRecord, DatasetRecord, Values, content_hash};
+use super::shape::Shape;
 use super::spec::{ComponentSpec, DatasetSpec, Folds, MOST_CELLS, Reported, Spec};
 use crate::claim::{self, Subject};
 use crate::data::SplitSpec;
@@ -50,6 +51,8 @@ pub struct Plan {
     pub skipped: Vec<Skipped>,
     /// Optional datasets that are not here.
     pub absent: Vec<Absent>,
+    /// Shapes that are counted and not trained.
+    pub shapes: Vec<Shape>,
     /// The problems, with whether each is convex.
     pub problems: BTreeMap<String, bool>,
 }
@@ -85,7 +88,8 @@ impl Plan {
             (point.entry.build)(&point.settings)?;
         }
         let device = spec.device.settle()?;
-        let mut planner = Planner { spec, device, plan: Self::default(), seen: BTreeMap::new(), cells: Vec::new() };
+        let plan = Self { shapes: spec.shapes.clone(), ..Self::default() };
+        let mut planner = Planner { spec, device, plan, seen: BTreeMap::new(), cells: Vec::new() };
         for dataset in &spec.datasets {
             let opened = match dataset.choice.open(&workbench.datasets, progress) {
                 Ok(opened) => opened,
@@ -98,7 +102,7 @@ impl Plan {
             };
             planner.add_dataset(workbench, dataset, &opened, &models, &optimizers)?;
         }
-        if planner.plan.absent.len() == spec.datasets.len() {
+        if !spec.datasets.is_empty() && planner.plan.absent.len() == spec.datasets.len() {
             let finding = "none of its datasets is here, and all are optional";
             return Err(Error::config(&spec.datasets[0].place, finding, "fetch one: `parsimony list datasets`"));
         }
@@ -110,17 +114,34 @@ impl Plan {
     }
 }
 
+/// What tells an experiment from another that would come to other numbers: all that its file says, comments apart, and how
+/// numbers are made.
+#[must_use]
+pub fn identity(experiment: &str) -> String {
+    let table: toml::Table = experiment.parse().unwrap_or_default();
+    content_hash(&json!({ "numerics": NUMERICS_VERSION, "experiment": table }))
+}
+
 impl Plan {
     /// Finds mistakes in the claim's expectations that only the plan can show.
     fn check_expectations(&self, spec: &Spec) -> Result<()> {
         if spec.claim.expectations.is_empty() {
             return Ok(());
         }
-        let subject = |cell: &CellConfig| Subject::of_config(&serde_json::to_value(cell).unwrap_or_default());
-        let run = self.cells.iter().map(|cell| (subject(cell), false));
-        let skipped = self.skipped.iter().map(|skipped| (subject(&skipped.cell), true));
-        claim::check(&spec.claim.expectations, &run.chain(skipped).collect::<Vec<_>>())
+        let run = self.cells.iter().map(|cell| (subject_of(cell), false));
+        let skipped = self.skipped.iter().map(|skipped| (subject_of(&skipped.cell), true));
+        let cells: Vec<_> = run.chain(skipped).collect();
+        let shapes: Vec<Subject> = self.shapes.iter().map(subject_of).collect();
+        let beside = Subject::beside(&shapes, cells.iter().map(|(cell, _)| cell));
+        let all: Vec<_> = beside.into_iter().map(|shape| (shape, false)).chain(cells).collect();
+        let recorded = claim::Recorded { target: spec.target.is_some(), inspection: spec.inspect };
+        claim::check(&spec.claim.expectations, &all, recorded)
     }
+}
+
+/// A cell or a shape as an expectation tells it from others.
+fn subject_of(part: &impl Serialize) -> Subject {
+    Subject::of_config(&serde_json::to_value(part).unwrap_or_default())
 }
 
 /// An error about a dataset with the place in the experiment file that asks for it. A file that cannot be used stays

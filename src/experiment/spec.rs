@@ -4,6 +4,7 @@
 
 use super::budget::{Budget, Schedule};
 use super::document::{Field, Section, Source};
+use super::shape::Shape;
 use super::tune::{self, Tune};
 use crate::claim::{Claim, Comparison, Expectation, place_mistake};
 use crate::data::open::{Choice, CorpusOptions, Source as DataSource, SplitChoice};
@@ -51,6 +52,8 @@ pub struct Spec {
     pub models: Vec<ComponentSpec>,
     /// The optimizers, with grids of settings.
     pub optimizers: Vec<ComponentSpec>,
+    /// Shapes that are counted and not trained.
+    pub shapes: Vec<Shape>,
     /// How its optimizers are tuned, where it says so.
     pub tune: Option<Tune>,
     /// Whether cells are given no test rows: those of a search, which must not see any.
@@ -198,6 +201,12 @@ impl Spec {
         let source = Source { name: &name, text };
         let document = source.parse()?;
         let root = Section::new(&source, "", document.get_ref(), 0..0);
+        let shapes: Vec<Shape> =
+            root.tables_if_any("shape", "[[shape]]")?.iter().map(Shape::read).collect::<Result<_>>()?;
+        // What is only counted needs nothing to be trained on.
+        let parts = |key, header| {
+            if shapes.is_empty() { root.tables(key, header) } else { root.tables_if_any(key, header) }
+        };
         let text_of = |key| root.get(key).map(|f| f.text("a text").map(str::to_owned)).transpose();
         let spec = Self {
             name: experiment_name(&root, path)?,
@@ -224,21 +233,21 @@ impl Spec {
                 None => available_threads(),
             },
             device: device(&root)?,
-            datasets: root
-                .tables("dataset", "[[dataset]]")?
+            datasets: parts("dataset", "[[dataset]]")?
                 .iter()
                 .map(|section| dataset(section, path, workbench))
                 .collect::<Result<_>>()?,
             models: {
                 let names: Vec<_> = workbench.models.iter().map(|entry| entry.name).collect();
-                let tables = root.tables("model", "[[model]]")?;
+                let tables = parts("model", "[[model]]")?;
                 tables.iter().map(|section| component(section, "model", &names, false)).collect::<Result<_>>()?
             },
             optimizers: {
                 let names: Vec<_> = workbench.optimizers.iter().map(|entry| entry.name).collect();
-                let tables = root.tables("optimizer", "[[optimizer]]")?;
+                let tables = parts("optimizer", "[[optimizer]]")?;
                 tables.iter().map(|section| component(section, "optimizer", &names, true)).collect::<Result<_>>()?
             },
+            shapes: shapes.clone(),
             tune: tune::read_section(&root)?,
             withhold_test: false,
             text: text.to_owned(),

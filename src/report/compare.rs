@@ -7,7 +7,7 @@
 use super::runs::{Cell, Runs};
 use super::units;
 use super::verdict::{number, observation};
-use crate::claim::{Claim, Comparison, Expectation, ExpectationVerdict, Observation, Outcome, judge};
+use crate::claim::{Claim, Comparison, Ending, Expectation, ExpectationVerdict, Observation, Outcome, judge};
 use crate::error::Result;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,10 @@ const DIFFERENCES: [(&str, Written); 9] = [
     ("test_sum_loss", number),
     ("train_loss", number),
     ("data_passes", number),
-    ("peak_resident_bytes", |bytes| units::bytes(bytes.max(0.0) as u64)),
+    ("peak_resident_bytes", |bytes| {
+        let size = units::bytes(bytes.abs() as u64);
+        if bytes < 0.0 { format!("−{size}") } else { size }
+    }),
 ];
 
 /// Numbers of which the ratio is told: the first run's over the second's.
@@ -195,10 +198,11 @@ fn numbers(text: &mut String, pair: &Pair<'_>) -> Result<()> {
             write(one),
             write(other),
             write(difference.abs()),
-            surety(&verdict, 0.0)
+            surety(&verdict, write)
         );
     }
-    for (metric, how) in RATIOS {
+    let has_target = pair.first.iter().chain(&pair.second).any(|cell| cell.config.target.is_some());
+    for (metric, how) in RATIOS.into_iter().filter(|(metric, _)| has_target || *metric != "time_to_target") {
         if let Some(line) = ratio(metric, how, &cells) {
             let _ = writeln!(text, "  {line}");
         }
@@ -214,14 +218,19 @@ fn ratio(metric: &'static str, how: &str, cells: &[Observation]) -> Option<Strin
                 && cell.subject.split == like.subject.split
                 && cell.subject.seed == like.subject.seed
         };
-        cells.iter().find(is_partner).and_then(|cell| cell.values.get(metric).copied())
+        let cell = cells.iter().find(is_partner)?;
+        let ran = matches!(cell.ending, Ending::Finished | Ending::TimedOut | Ending::Diverged);
+        // A target that was missed is infinitely far.
+        let missed = (ran && metric == "time_to_target").then_some(f64::INFINITY);
+        cell.values.get(metric).copied().or(missed)
     };
-    let ratios: Vec<f64> = cells
+    let pairs: Vec<(f64, f64)> = cells
         .iter()
         .filter(|cell| cell.subject.optimizer[0] == "first")
-        .filter_map(|cell| Some(value("first", cell)? / value("second", cell)?))
-        .filter(|ratio| ratio.is_finite() && *ratio > 0.0)
+        .filter_map(|cell| Some((value("first", cell)?, value("second", cell)?)))
         .collect();
+    let ratios: Vec<f64> =
+        pairs.iter().map(|(one, other)| one / other).filter(|ratio| ratio.is_finite() && *ratio > 0.0).collect();
     let verdict = compared(&format!("median(first.{metric} / second.{metric}) >= 1"), cells)?;
     if ratios.is_empty() {
         let [one, other] = ["first", "second"].map(|run| median_of(run, metric, cells));
@@ -246,11 +255,22 @@ fn ratio(metric: &'static str, how: &str, cells: &[Observation]) -> Option<Strin
         [low, high] => format!(", {} to {}", number(low + 1.0), number(high + 1.0)),
         _ => String::new(),
     };
+    let missed = [
+        ("first", pairs.iter().filter(|pair| pair.0.is_infinite()).count()),
+        ("second", pairs.iter().filter(|pair| pair.1.is_infinite()).count()),
+    ];
+    let missed = missed.iter().filter(|(_, count)| *count > 0);
+    let missed: String =
+        missed.map(|(run, count)| format!("; the {run} missed the target in {count} of {}", pairs.len())).collect();
     let pairs = if ratios.len() == 1 { "1 pair".to_owned() } else { format!("{} pairs", ratios.len()) };
     let middle = if flipped { 1.0 / middle } else { middle };
-    let unsure = if verdict.outcome == Outcome::Inconclusive { "; within the noise" } else { "" };
+    let unsure = match (verdict.outcome, verdict.lacks.is_empty()) {
+        (Outcome::Inconclusive, true) => "; within the noise",
+        (Outcome::Inconclusive, false) => "; not settled by so few",
+        _ => "",
+    };
     Some(format!(
-        "the {faster} is {}{spread} times faster {how} ({pairs}{interval}{unsure})",
+        "the {faster} is {}{spread} times faster {how} ({pairs}{interval}{unsure}{missed})",
         units::significant(middle, 3)
     ))
 }
@@ -267,10 +287,10 @@ fn median_of(run: &str, metric: &str, cells: &[Observation]) -> f64 {
     compared(&text, cells).and_then(|verdict| verdict.sides.first().copied()).unwrap_or(f64::NAN)
 }
 
-/// The interval of a difference and whether it is beyond the noise.
-fn surety(verdict: &ExpectationVerdict, offset: f64) -> String {
+/// The interval of a difference, and what it takes to settle it.
+fn surety(verdict: &ExpectationVerdict, write: Written) -> String {
     let interval = match verdict.interval[..] {
-        [low, high] => format!("  ({} to {})", number(low + offset), number(high + offset)),
+        [low, high] => format!("  ({} to {})", write(low), write(high)),
         _ => String::new(),
     };
     let lacks = if verdict.lacks.is_empty() { String::new() } else { format!("  [{}]", verdict.lacks.join("; ")) };

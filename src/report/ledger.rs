@@ -66,20 +66,20 @@ pub fn markdown(entries: &[Entry]) -> String {
             page,
             "| [{0}](#{0}): {1} | {2} | {3} |",
             entry.id,
-            cell(&entry.claim),
-            cell(source),
-            cell(&entry.state())
+            cell(&words(&entry.claim)),
+            cell(&words(source)),
+            cell(&words(&entry.state()))
         );
     }
     for entry in entries {
-        let _ = writeln!(page, "\n## {}\n\n{}\n", entry.id, entry.claim);
+        let _ = writeln!(page, "\n## {}\n\n{}\n", entry.id, words(&entry.claim));
         if let Some(source) = &entry.source {
-            let _ = writeln!(page, "Source: {source}\n");
+            let _ = writeln!(page, "Source: {}\n", words(source));
         }
         match &entry.verdict {
             None => page.push_str("It has not been run yet.\n"),
             Some(verdict) => {
-                let _ = writeln!(page, "**{}**\n\n{}", entry.state(), expectations(verdict).trim_end());
+                let _ = writeln!(page, "**{}**\n\n{}", words(&entry.state()), expectations(verdict).trim_end());
                 if let Some(machine) = &entry.machine {
                     let _ = writeln!(page, "\nMachine: {machine}.");
                 }
@@ -95,11 +95,11 @@ pub fn expectations(verdict: &Verdict) -> String {
     let mut text = String::new();
     for dataset in &verdict.datasets {
         let aside = if dataset.settles { "" } else { " (does not settle the claim)" };
-        let _ = writeln!(text, "On {}{aside}: {}.\n", dataset.dataset, dataset.outcome);
+        let _ = writeln!(text, "On {}{aside}: {}.\n", words(&dataset.dataset), dataset.outcome);
         text.push_str("| expectation | verdict | left | right | how |\n| --- | --- | ---: | ---: | --- |\n");
         for expectation in &dataset.expectations {
             let side = |index: usize| expectation.sides.get(index).map_or("–".to_owned(), |side| number(*side));
-            let why = expectation.why.as_deref().map(|why| format!("<br>{}", cell(why))).unwrap_or_default();
+            let why = expectation.why.as_deref().map(|why| format!("<br>{}", cell(&words(why)))).unwrap_or_default();
             let that = cell(&expectation.expectation);
             let _ = writeln!(
                 text,
@@ -107,7 +107,7 @@ pub fn expectations(verdict: &Verdict) -> String {
                 expectation.outcome,
                 side(0),
                 side(1),
-                cell(&how(expectation))
+                cell(&words(&how(expectation)))
             );
         }
         text.push('\n');
@@ -123,6 +123,11 @@ fn how(verdict: &ExpectationVerdict) -> String {
 
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
+}
+
+/// Words as Markdown shows them as they are: no tag among them.
+fn words(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
 /// The ledger for programs.

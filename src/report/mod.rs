@@ -12,12 +12,14 @@ mod draw;
 mod export;
 mod figure;
 mod font;
+mod grid;
 mod groups;
 mod html;
 mod labels;
 pub mod ledger;
 mod lines;
 mod parameters;
+mod profile;
 pub mod runs;
 pub mod scene;
 pub mod sensitivity;
@@ -55,8 +57,10 @@ pub struct Figure {
     pub scene: Result<Scene, String>,
 }
 
-/// The four figures of each dataset: accuracy versus time, suboptimality versus passes, accuracy versus parameters,
-/// and time to target.
+/// The figures of each dataset: accuracy versus time, suboptimality versus passes, accuracy versus parameters and, where
+/// they differ from these, versus those that are active for a row, accuracy versus resident bytes, time to target, and a
+/// figure of each setting of which a grid was run. And one of all datasets where several problems have a target: the
+/// performance profile.
 #[must_use]
 pub fn figures(runs: &Runs) -> Vec<Figure> {
     let datasets = groups::datasets(runs);
@@ -65,14 +69,26 @@ pub fn figures(runs: &Runs) -> Vec<Figure> {
         let heading = heading(runs, dataset);
         let suffix = if datasets.len() > 1 { format!("-{}", file_name(&dataset.name)) } else { String::new() };
         let on = if datasets.len() > 1 { format!(" on {}", dataset.name) } else { String::new() };
-        for (name, caption, scene) in [
-            ("accuracy-time", "Test accuracy versus training time", accuracy_time::draw(&heading, dataset)),
-            ("suboptimality", "Training objective versus data passes", suboptimality::draw(&heading, dataset, runs)),
-            ("accuracy-parameters", "Test accuracy versus parameters", parameters::draw(&heading, dataset)),
-            ("time-to-target", "Training time to the target", time_to_target::draw(&heading, dataset)),
-        ] {
+        let mut add = |name: &str, caption: &str, scene| {
             figures.push(Figure { name: format!("{name}{suffix}"), caption: format!("{caption}{on}"), scene });
+        };
+        add("accuracy-time", "Test accuracy versus training time", accuracy_time::draw(&heading, dataset));
+        add("suboptimality", "Training objective versus data passes", suboptimality::draw(&heading, dataset, runs));
+        for size in parameters::sizes(dataset) {
+            add(size.figure(), size.caption(), parameters::draw(&heading, dataset, size));
         }
+        add("time-to-target", "Training time to the target", time_to_target::draw(&heading, dataset));
+        for setting in grid::settings(dataset) {
+            let name = format!("sensitivity-{}", file_name(&setting));
+            let caption = format!("Sensitivity to {}", setting.replace('_', " "));
+            add(&name, &caption, grid::draw(&heading, dataset, &setting));
+        }
+    }
+    let title = runs.question.clone().unwrap_or_else(|| runs.name.clone());
+    let heading = Heading { title, subtitle: "Performance profile".to_owned() };
+    if let Some(scene) = profile::draw(&heading, &datasets) {
+        let caption = "Performance profile over problems".to_owned();
+        figures.push(Figure { name: "performance-profile".to_owned(), caption, scene: Ok(scene) });
     }
     figures
 }

@@ -1,5 +1,6 @@
-//! Figure: accuracy on the test rows versus number of parameters, with the Pareto front: the cells which no other beats
-//! with as many parameters or fewer.
+//! Figure: accuracy on the test rows versus size, with the Pareto front: the cells which no other beats with the same size or
+//! a smaller one. A size is the number of parameters in all, of those active for one row, or the bytes that are resident
+//! while training: parameters and optimizer state.
 
 use super::accuracy_time::capitalized;
 use super::axes::{Quantity, Scale, range};
@@ -8,10 +9,76 @@ use super::figure::{self, Axis, Grid, Heading, Key, MARGIN, SMALL, TickLabels};
 use super::font::{self, Weight};
 use super::groups::{self, Dataset};
 use super::labels::{self, Obstacles, Request};
-use super::runs::Status;
+use super::runs::{CellResult, Status};
 use super::scene::{Anchor, Point, Rect, Scene};
 use super::style::{Color, Dash, SeriesStyle};
 use super::units;
+
+/// What accuracy is bought with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// Parameters in all.
+    Total,
+    /// Parameters active for one row.
+    Active,
+    /// Bytes of parameters and optimizer state.
+    Resident,
+}
+
+impl Size {
+    /// The figure's name.
+    #[must_use]
+    pub fn figure(self) -> &'static str {
+        match self {
+            Self::Total => "accuracy-parameters",
+            Self::Active => "accuracy-active",
+            Self::Resident => "accuracy-resident",
+        }
+    }
+
+    /// What the figure shows.
+    #[must_use]
+    pub fn caption(self) -> &'static str {
+        match self {
+            Self::Total => "Test accuracy versus parameters",
+            Self::Active => "Test accuracy versus parameters active for one row",
+            Self::Resident => "Test accuracy versus resident bytes",
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Total => "Parameters (logarithmic)",
+            Self::Active => "Parameters active for one row (logarithmic)",
+            Self::Resident => "Bytes of parameters and optimizer state (logarithmic)",
+        }
+    }
+
+    fn of(self, result: &CellResult) -> Option<f64> {
+        let count = match self {
+            Self::Total => result.parameters_total?,
+            Self::Active => result.parameters_active?,
+            Self::Resident => result.parameter_bytes?.saturating_add(result.optimizer_state_bytes?),
+        };
+        Some(count as f64)
+    }
+}
+
+/// The sizes that tell something of their own: parameters in all, those active where any model has others, resident bytes
+/// where they are recorded.
+#[must_use]
+pub fn sizes(dataset: &Dataset<'_>) -> Vec<Size> {
+    let differs =
+        |result: &CellResult| result.parameters_active.is_some_and(|own| Some(own) != result.parameters_total);
+    let mut sizes = vec![Size::Total];
+    if dataset.cells().any(|cell| differs(&cell.result)) {
+        sizes.push(Size::Active);
+    }
+    if dataset.cells().any(|cell| Size::Resident.of(&cell.result).is_some()) {
+        sizes.push(Size::Resident);
+    }
+    sizes
+}
 
 /// One optimizer on one model.
 #[derive(Debug, Clone)]
@@ -19,7 +86,7 @@ struct Dot {
     model: String,
     series: String,
     style: SeriesStyle,
-    parameters: f64,
+    size: f64,
     nonzero: Option<f64>,
     accuracy: f64,
     /// Smallest and largest accuracy over seeds.
@@ -33,12 +100,12 @@ const DODGE: f64 = 14.0;
 ///
 /// # Errors
 /// A sentence that says what is missing.
-pub fn draw(heading: &Heading, dataset: &Dataset<'_>) -> Result<Scene, String> {
-    let dots = dots(dataset);
+pub fn draw(heading: &Heading, dataset: &Dataset<'_>, size: Size) -> Result<Scene, String> {
+    let dots = dots(dataset, size);
     let Some((lowest, highest)) = range(dots.iter().flat_map(|dot| [dot.spread.0, dot.spread.1])) else {
-        return Err("no finished cell has both a test accuracy and a number of parameters".to_owned());
+        return Err("no finished cell has both a test accuracy and a size".to_owned());
     };
-    let counts = dots.iter().flat_map(|dot| [Some(dot.parameters), dot.nonzero]).flatten();
+    let counts = dots.iter().flat_map(|dot| [Some(dot.size), dot.nonzero]).flatten();
     let Some(scale) = Scale::log_around(counts, 0.12) else {
         return Err("no finished cell has parameters to count".to_owned());
     };
@@ -55,7 +122,7 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>) -> Result<Scene, String> {
         }
     }
     let y = Axis { scale: y_scale, quantity: Quantity::Number, title: String::new() };
-    let x = Axis { scale, quantity: Quantity::Number, title: "Parameters (logarithmic)".to_owned() };
+    let x = Axis { scale, quantity: Quantity::Number, title: size.title().to_owned() };
     let height = 380.0;
     let tick_labels = figure::tick_label_width(&y, height);
     let front_width = 21.0 + font::width("Pareto front", SMALL, Weight::Regular);
@@ -65,7 +132,9 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>) -> Result<Scene, String> {
     let rect = grid.frames[0];
     figure::frame(&mut scene, &rect, &x, &y, TickLabels { x: true, y: true });
 
-    let places = places(&dots, &rect, &scale, &y_scale);
+    // Of bytes, whose sizes differ little from one another, a shift would tell of sizes that are none.
+    let dodge = if size == Size::Resident { 0.0 } else { DODGE };
+    let places = places(&dots, &rect, (&scale, &y_scale), dodge);
     let front = front(&dots);
     let mut obstacles = Obstacles::default();
     let mut route: Vec<Point> = Vec::new();
@@ -82,7 +151,7 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>) -> Result<Scene, String> {
     scene.path(route.clone(), Color::AXIS, 1.4, Dash(&[6.0, 4.0]));
     obstacles.lines.push(route.clone());
     for (dot, at) in dots.iter().zip(&places) {
-        let height_of = |value: f64| figure::at(&rect, &scale, &y_scale, (dot.parameters, value)).1;
+        let height_of = |value: f64| figure::at(&rect, &scale, &y_scale, (dot.size, value)).1;
         let bar = [(at.0, height_of(dot.spread.0)), (at.0, height_of(dot.spread.1))];
         if dot.spread.0 < dot.spread.1 {
             scene.line(bar[0], bar[1], dot.style.color.tint(0.6), 1.4);
@@ -99,7 +168,7 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>) -> Result<Scene, String> {
     for (dot, at) in dots.iter().zip(&places) {
         scene.marker(dot.style.marker, *at, 5.2, dot.style.color, false);
     }
-    let mut notes = name_models(&mut scene, &dots, &places, &front, &obstacles, &rect);
+    let mut notes = name_models(&mut scene, &dots, &places, &front, &obstacles, (&rect, size));
     figure::key_column(&mut scene, &keys, (rect.right + 22.0, rect.top + 12.0), side - 22.0);
     let key_end = (rect.right + 22.0, rect.top + 12.0 + 22.0 * keys.len() as f64);
     scene.path(vec![(key_end.0, key_end.1), (key_end.0 + 14.0, key_end.1)], Color::AXIS, 1.4, Dash(&[4.0, 3.0]));
@@ -108,11 +177,8 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>) -> Result<Scene, String> {
 
     let below = figure::axis_titles(&mut scene, &grid, &x.title, "Test accuracy", tick_labels);
     let replicates = capitalized(&groups::replicates(&dataset.models));
-    let crowded = dots
-        .iter()
-        .enumerate()
-        .any(|(index, dot)| dots[..index].iter().any(|other| other.parameters == dot.parameters));
-    let beside = if crowded { " Markers side by side have equally many parameters." } else { "" };
+    let crowded = dots.iter().enumerate().any(|(index, dot)| dots[..index].iter().any(|other| other.size == dot.size));
+    let beside = if crowded && dodge > 0.0 { " Markers side by side are of equal size." } else { "" };
     notes.insert(0, format!("{replicates}; bars: smallest and largest.{beside}"));
     if dots.iter().any(|dot| dot.nonzero.is_some()) {
         notes.push("Hollow markers count only parameters that are not zero.".to_owned());
@@ -123,7 +189,7 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>) -> Result<Scene, String> {
 }
 
 /// The medians over cells that ended with an answer: finished ones and those that ran out of time.
-fn dots(dataset: &Dataset<'_>) -> Vec<Dot> {
+fn dots(dataset: &Dataset<'_>, size: Size) -> Vec<Dot> {
     let mut dots = Vec::new();
     for model in &dataset.models {
         for series in &model.series {
@@ -132,9 +198,8 @@ fn dots(dataset: &Dataset<'_>) -> Vec<Dot> {
                 series.cells.iter().map(|cell| &cell.result).filter(move |result| ended(result.status))
             };
             let accuracies = || answered().filter_map(|result| result.test_accuracy);
-            let total = median(answered().filter_map(|result| result.parameters_total).map(|count| count as f64));
-            let (Some(accuracy), Some(spread), Some(parameters)) = (median(accuracies()), range(accuracies()), total)
-            else {
+            let own = median(answered().filter_map(|result| size.of(result)));
+            let (Some(accuracy), Some(spread), Some(own)) = (median(accuracies()), range(accuracies()), own) else {
                 continue;
             };
             let nonzero = median(answered().filter_map(|result| result.parameters_nonzero).map(|count| count as f64));
@@ -142,9 +207,9 @@ fn dots(dataset: &Dataset<'_>) -> Vec<Dot> {
                 model: model.name.clone(),
                 series: series.name.clone(),
                 style: series.style,
-                parameters,
+                size: own,
                 // A few zeros are chance; many are the point of the method.
-                nonzero: nonzero.filter(|nonzero| *nonzero >= 1.0 && *nonzero < 0.95 * parameters),
+                nonzero: nonzero.filter(|nonzero| size == Size::Total && *nonzero >= 1.0 && *nonzero < 0.95 * own),
                 accuracy,
                 spread,
             });
@@ -154,15 +219,15 @@ fn dots(dataset: &Dataset<'_>) -> Vec<Dot> {
 }
 
 /// Where the markers stand: those with equally many parameters side by side.
-fn places(dots: &[Dot], rect: &Rect, x: &Scale, y: &Scale) -> Vec<Point> {
+fn places(dots: &[Dot], rect: &Rect, (x, y): (&Scale, &Scale), dodge: f64) -> Vec<Point> {
     dots.iter()
         .enumerate()
         .map(|(index, dot)| {
-            let equal = |other: &&Dot| other.parameters == dot.parameters;
+            let equal = |other: &&Dot| other.size == dot.size;
             let before = dots[..index].iter().filter(equal).count() as f64;
             let all = dots.iter().filter(equal).count() as f64;
-            let at = figure::at(rect, x, y, (dot.parameters, dot.accuracy));
-            let step = DODGE.min(90.0 / all);
+            let at = figure::at(rect, x, y, (dot.size, dot.accuracy));
+            let step = dodge.min(90.0 / all);
             (at.0 + step * (before - (all - 1.0) / 2.0), at.1)
         })
         .collect()
@@ -173,7 +238,7 @@ fn front(dots: &[Dot]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..dots.len()).collect();
     order.sort_by(|one, other| {
         let (one, other) = (&dots[*one], &dots[*other]);
-        one.parameters.total_cmp(&other.parameters).then(other.accuracy.total_cmp(&one.accuracy))
+        one.size.total_cmp(&other.size).then(other.accuracy.total_cmp(&one.accuracy))
     });
     let mut best = f64::NEG_INFINITY;
     order.retain(|index| {
@@ -192,7 +257,7 @@ fn name_models(
     places: &[Point],
     front: &[usize],
     obstacles: &Obstacles,
-    rect: &Rect,
+    (rect, size): (&Rect, Size),
 ) -> Vec<String> {
     let mut named: Vec<(&str, usize)> = Vec::new();
     let ranked = front.iter().copied().chain(0..dots.len());
@@ -205,7 +270,11 @@ fn name_models(
     let mut unplaced = Vec::new();
     for (model, index) in named {
         let on_front = if front.contains(&index) { Weight::Bold } else { Weight::Regular };
-        let label = format!("{model} · {}", units::count(dots[index].parameters as u64));
+        let label = match size {
+            Size::Total | Size::Active => format!("{model} · {}", units::count(dots[index].size as u64)),
+            // Every optimizer of a model has a size of its own.
+            Size::Resident => model.to_owned(),
+        };
         let others = (0..dots.len()).filter(|&other| other != index && dots[other].model == model);
         let place = std::iter::once(index).chain(others).find_map(|marker| {
             let (width, height) = (font::width(&label, SMALL, on_front), SMALL * 1.1);
@@ -235,11 +304,11 @@ mod tests {
 
     #[test]
     fn the_front_holds_only_what_nothing_smaller_or_equal_beats() {
-        let dot = |parameters: f64, accuracy: f64| Dot {
+        let dot = |size: f64, accuracy: f64| Dot {
             model: String::new(),
             series: String::new(),
             style: series_style(0),
-            parameters,
+            size,
             nonzero: None,
             accuracy,
             spread: (accuracy, accuracy),

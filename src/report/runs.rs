@@ -10,7 +10,7 @@ use crate::error::{DataError, Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -262,6 +262,19 @@ pub struct Cell {
     pub folder: PathBuf,
 }
 
+impl Cell {
+    /// Seconds of training until the target was first reached; infinity for a miss, which a cell that diverged is too.
+    /// `None` of a cell that was cut short: nobody knows what it would have reached.
+    #[must_use]
+    pub fn time_to_target(&self) -> Option<f64> {
+        match self.result.status {
+            Status::Finished | Status::TimedOut => Some(self.result.time_to_target_seconds.unwrap_or(f64::INFINITY)),
+            Status::Diverged => Some(f64::INFINITY),
+            Status::Failed | Status::Skipped | Status::Interrupted => None,
+        }
+    }
+}
+
 /// The smallest objective of a convex problem.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Reference {
@@ -290,6 +303,10 @@ pub struct Runs {
     pub claim: Claim,
     /// The cells, in the plan's order where there is one.
     pub cells: Vec<Cell>,
+    /// Cells of the plan that have not begun.
+    pub pending: Vec<Subject>,
+    /// Shapes that the plan counted: subjects, and values by metric.
+    pub shapes: Vec<(Subject, BTreeMap<String, f64>)>,
     /// The reference optima, by problem.
     pub references: BTreeMap<String, Reference>,
 }
@@ -314,10 +331,16 @@ pub fn load(folder: &Path) -> Result<Runs> {
             cells.push(cell);
         }
     }
-    let order = planned_order(&folder.join("plan.json"))?;
+    let (planned, shapes) = planned(&folder.join("plan.json"))?;
+    let order: BTreeMap<&str, usize> =
+        planned.iter().enumerate().map(|(index, (id, _))| (id.as_str(), index)).collect();
+    let begun: BTreeSet<&str> = cells.iter().map(|cell| cell.config.cell.as_str()).collect();
+    let pending =
+        planned.iter().filter(|(id, config)| !begun.contains(id.as_str()) && config.get("optimizer").is_some());
+    let pending = pending.map(|(_, config)| Subject::of_config(config)).collect();
     cells.sort_by_cached_key(|cell| {
         let config = &cell.config;
-        let planned = order.get(&config.cell).copied().unwrap_or(usize::MAX);
+        let planned = order.get(config.cell.as_str()).copied().unwrap_or(usize::MAX);
         let names = [&config.dataset, &config.model, &config.optimizer].map(|part| part.label().to_owned());
         (planned, names, Value::Object(config.hyperparameters.clone()).to_string(), config.fold, config.seed)
     });
@@ -339,7 +362,7 @@ pub fn load(folder: &Path) -> Result<Runs> {
         .or(stated_name)
         .or_else(|| folder.file_name().map(|name| name.to_string_lossy().into_owned()))
         .unwrap_or_else(|| "experiment".to_owned());
-    Ok(Runs { folder: folder.to_owned(), name, question, claim, cells, references })
+    Ok(Runs { folder: folder.to_owned(), name, question, claim, cells, pending, shapes, references })
 }
 
 /// The cell in this folder; `None` while it has no `config.json`, that is, before it began.
@@ -381,17 +404,26 @@ fn unfinished(config: &Config) -> CellResult {
     }
 }
 
-/// The position of each cell in the plan: the order in which the experiment file names them.
-fn planned_order(path: &Path) -> Result<BTreeMap<String, usize>> {
+/// The cells of a plan with their IDs, in the order in which the experiment file names them, and its shapes.
+type Planned = (Vec<(String, Value)>, Vec<(Subject, BTreeMap<String, f64>)>);
+
+fn planned(path: &Path) -> Result<Planned> {
     if !path.exists() {
-        return Ok(BTreeMap::new());
+        return Ok(Planned::default());
     }
     let plan: Value = parse_json(path, &read(path)?)?;
-    let cells = plan.get("cells").unwrap_or(&plan).as_array().cloned().unwrap_or_default();
+    let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
     let id = |cell: &Value| {
         cell.as_str().or_else(|| cell.get("cell").or_else(|| cell.get("id"))?.as_str()).map(str::to_owned)
     };
-    Ok(cells.iter().enumerate().filter_map(|(index, cell)| Some((id(cell)?, index))).collect())
+    let cells = list(Some(plan.get("cells").unwrap_or(&plan)));
+    let cells = cells.into_iter().filter_map(|cell| Some((id(&cell)?, cell))).collect();
+    let shape = |shape: &Value| {
+        let values = shape.get("values").and_then(Value::as_object).into_iter().flatten();
+        let values = values.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect();
+        (Subject::of_config(shape), values)
+    };
+    Ok((cells, list(plan.get("shapes")).iter().map(shape).collect()))
 }
 
 /// The name and the question of the experiment file, wherever in it they stand, and its claim.

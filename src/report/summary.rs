@@ -276,11 +276,8 @@ fn with_spread(row: &Row<'_>, value: impl Fn(&Cell) -> Option<f64>) -> Option<St
 
 /// The median time to the target, in which a miss is infinite; nothing where no target was set.
 fn time_to_target(row: &Row<'_>) -> Option<String> {
-    let counted = row.cells.iter().filter(|cell| {
-        let ended = !matches!(cell.result.status, Status::Failed | Status::Skipped | Status::Interrupted);
-        ended && cell.config.target.is_some()
-    });
-    median(counted.map(|cell| cell.result.time_to_target_seconds.unwrap_or(f64::INFINITY))).map(units::seconds)
+    let counted = row.cells.iter().filter(|cell| cell.config.target.is_some());
+    median(counted.filter_map(|cell| cell.time_to_target())).map(units::seconds)
 }
 
 /// `finished`, or `2 finished, 1 diverged`.

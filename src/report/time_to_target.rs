@@ -6,7 +6,7 @@ use super::curves::median;
 use super::figure::{self, Axis, Grid, Heading, MARGIN, NORMAL, SMALL, TickLabels};
 use super::font::{self, Weight};
 use super::groups::{self, Dataset, Model, Series};
-use super::runs::{Cell, Status, Target};
+use super::runs::{Cell, Target};
 use super::scene::{Anchor, Rect, Scene};
 use super::style::Color;
 use super::units::{self, NEVER};
@@ -97,7 +97,7 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>) -> Result<Scene, String> {
 }
 
 fn time(cell: &Cell) -> Option<f64> {
-    cell.result.time_to_target_seconds.filter(|seconds| *seconds > 0.0)
+    cell.time_to_target().filter(|seconds| seconds.is_finite())
 }
 
 /// The target in words: `validation accuracy ≥ 0.64`.
@@ -121,7 +121,8 @@ fn draw_frame(scene: &mut Scene, rect: &Rect, misses: &Rect, x: &Axis, rows: &Ax
 fn draw_row(scene: &mut Scene, series: &Series<'_>, rect: &Rect, misses: &Rect, scale: &Scale, y: f64) {
     let style = series.style;
     let column = (misses.left + misses.right) / 2.0;
-    let x_of = |seconds: f64| rect.left + scale.place(seconds) * rect.width();
+    // What was there before the first step stands at the left.
+    let x_of = |seconds: f64| rect.left + scale.place(seconds).max(0.0) * rect.width();
     let counted: Vec<&Cell> = series.cells.iter().copied().filter(|cell| counts(cell)).collect();
     let Some(middle) = median(counted.iter().map(|cell| time(cell).unwrap_or(f64::INFINITY))) else { return };
     let hits: Vec<f64> = counted.iter().filter_map(|cell| time(cell)).map(x_of).collect();
@@ -144,7 +145,7 @@ fn draw_row(scene: &mut Scene, series: &Series<'_>, rect: &Rect, misses: &Rect, 
 
 /// A cell that was cut short says nothing about what it would have reached.
 fn counts(cell: &Cell) -> bool {
-    matches!(cell.result.status, Status::Finished | Status::TimedOut | Status::Diverged)
+    cell.time_to_target().is_some()
 }
 
 fn misses_note(model: &Model<'_>, series: &Series<'_>, several: bool) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use super::runs::{Cell, Runs, Status, damaged};
 use super::units::{self, NEVER};
-use crate::claim::{ExpectationVerdict, LEVEL, METRICS, Noise, Observation, Verdict, judge};
+use crate::claim::{Ending, ExpectationVerdict, LEVEL, METRICS, Noise, Observation, Subject, Verdict, judge};
 use crate::error::{Error, Result};
 use polars::prelude::{ParquetReader, SerReader};
 use serde_json::Value;
@@ -20,8 +20,21 @@ pub fn verdict(runs: &Runs) -> Result<Option<Verdict>> {
     for expectation in &runs.claim.expectations {
         expectation.comparison.paths(&mut |path, _| wants_rows |= path.metric.noise == Noise::TestRows);
     }
-    let observations: Vec<Observation> =
+    let mut observations: Vec<Observation> =
         runs.cells.iter().map(|cell| observation(cell, wants_rows)).collect::<Result<_>>()?;
+    let pending = runs.pending.iter().cloned();
+    observations.extend(pending.map(|subject| Observation {
+        subject,
+        ending: Ending::Unfinished,
+        ..Observation::default()
+    }));
+    let shapes: Vec<Subject> = runs.shapes.iter().map(|(shape, _)| shape.clone()).collect();
+    let beside = Subject::beside(&shapes, observations.iter().map(|cell| &cell.subject));
+    // Dataset by dataset, the shapes in their order.
+    observations.extend(beside.into_iter().zip(runs.shapes.iter().cycle()).map(|(subject, (_, counted))| {
+        let metrics = METRICS.iter().filter_map(|metric| Some((metric.name, *counted.get(metric.name)?)));
+        Observation { subject, values: metrics.collect(), ..Observation::default() }
+    }));
     Ok(judge(&runs.claim, &observations))
 }
 
@@ -30,34 +43,26 @@ pub fn verdict(runs: &Runs) -> Result<Option<Verdict>> {
 /// # Errors
 /// As [`verdict`].
 pub fn observation(cell: &Cell, wants_rows: bool) -> Result<Observation> {
-    let status = cell.result.status;
-    let usable = matches!(status, Status::Finished | Status::TimedOut);
-    let mut observation = Observation {
-        subject: cell.subject.clone(),
-        skipped: status == Status::Skipped,
-        unusable: (!usable).then(|| format!("it {}", ending(status))),
-        values: values(cell),
-        ..Observation::default()
+    let ending = match cell.result.status {
+        Status::Finished => Ending::Finished,
+        Status::TimedOut => Ending::TimedOut,
+        Status::Diverged => Ending::Diverged,
+        Status::Failed => Ending::Failed,
+        Status::Skipped => Ending::Skipped,
+        Status::Interrupted => Ending::Unfinished,
     };
+    let mut observation =
+        Observation { subject: cell.subject.clone(), ending, values: values(cell), ..Observation::default() };
     if let [label, _] = &mut observation.subject.dataset
         && !cell.result.dataset.is_empty()
     {
         label.clone_from(&cell.result.dataset);
     }
     let path = cell.folder.join("test_rows.parquet");
-    if wants_rows && usable && path.exists() {
+    if wants_rows && matches!(ending, Ending::Finished | Ending::TimedOut) && path.exists() {
         read_rows(&path, &mut observation)?;
     }
     Ok(observation)
-}
-
-fn ending(status: Status) -> &'static str {
-    match status {
-        Status::Diverged => "diverged",
-        Status::Failed => "failed",
-        Status::Skipped => "was skipped",
-        _ => "is not finished",
-    }
 }
 
 /// The numbers of a cell by metric, those that its trace and its inspection hold included.

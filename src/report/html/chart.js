@@ -87,8 +87,10 @@ function ticks(axis, most) {
   const [from, to] = log ? [10 ** low, 10 ** high] : [low, high];
   const rough = (to - from) / Math.max(2, most), power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map(f => f * power).find(s => s >= rough * 0.999);
-  for (let index = Math.ceil(from / step - 1e-9); index * step <= to + step * 1e-9; index++) {
-    result.push([Number((index * step).toPrecision(12)), true]);
+  const first = Math.ceil(from / step - 1e-9);
+  // Bounded, for an axis so short that its numbers cannot be told apart.
+  for (let k = 0; k < 100 && (first + k) * step <= to + step * 1e-9; k++) {
+    result.push([Number(((first + k) * step).toPrecision(12)), true]);
   }
   return result;
 }
@@ -154,12 +156,13 @@ function drawPanel(figure, chart, lines) {
   const shared = axis => chart.all ? chart.all[axis] : all(axis);
   const room = chart.scatter ? 0.06 : 0.02;
   const x = scale(shared(0), chart.x.log, chart.zoom?.[0], room), y = scale(shared(1), chart.y.log, chart.zoom?.[1], 0.05);
+  if (!chart.zoom) chart.whole = [x.high - x.low, y.high - y.low];
   const y_ticks = ticks(y, 7), x_ticks = ticks(x, width / 90);
   const longest = Math.max(...y_ticks.filter(t => t[1]).map(t => chart.y.format(t[0]).length), 3);
   const left = Math.min(110, 38 + longest * 7.6), right = 14, top = 8, bottom = 50, height = HEIGHT;
   const inner = { width: width - left - right, height: height - top - bottom };
   const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img",
-    "aria-label": `${figure.dataset.name || "Plot"}: ${chart.y.title} over ${chart.x.title}. Arrow keys move a cursor from point to point and from line to line, plus and minus zoom, 0 shows everything.` }, figure);
+    "aria-label": `${figure.dataset.name || "Plot"}: ${chart.y.title} over ${chart.x.title}. Arrow keys move a cursor from point to point and from line to line, plus and minus zoom, arrow keys with Shift move what is shown, 0 shows everything.` }, figure);
   const to = ([px, py]) => [left + x.place(px) * inner.width, top + (1 - y.place(py)) * inner.height];
 
   for (const [value, labelled] of x_ticks) {
@@ -196,7 +199,9 @@ drawPanel.count = 0;
 function drawLines(area, lines, to, inner, left, x, y) {
   const targets = [];
   const usable = points => points.filter(p => Number.isFinite(p[1]) && Number.isFinite(p[0]) && (!x.log || p[0] > 0) && (!y.log || p[1] > 0));
-  const route = points => points.map(p => to(p).map(v => Math.max(-1e5, Math.min(1e5, v)).toFixed(1)).join(",")).join("L");
+  const aside = sideBySide(lines.filter(line => line.mark === "point").flatMap(line => line.curves.flatMap(c => usable(c.points))), p => to(p)[0]);
+  const placed = p => { const [px, py] = to(p); return [px + (aside.get(p) ?? aside.get(p[3]) ?? 0), py]; };
+  const route = points => points.map(p => placed(p).map(v => Math.max(-1e5, Math.min(1e5, v)).toFixed(1)).join(",")).join("L");
   lines.forEach((line, index) => {
     const ink = inkOf(line.style.color), dash = line.style.dash.join(" ");
     const several = line.middle !== undefined;
@@ -206,7 +211,7 @@ function drawLines(area, lines, to, inner, left, x, y) {
       if (line.mark === "line") {
         element("path", { d: "M" + route(points), stroke: ink, "stroke-width": several ? 1 : 2, "stroke-opacity": several ? 0.35 : 1, "stroke-dasharray": several ? "" : dash, "stroke-linejoin": "round" }, area);
       }
-      points.forEach(p => targets.push([...to(p), p[2], index]));
+      points.forEach(p => targets.push([...placed(p), p[2], index]));
       if (curve.end) {
         const [cx, cy] = to(points[points.length - 1]);
         element("path", { d: `M${cx - 4},${cy - 4}L${cx + 4},${cy + 4}M${cx - 4},${cy + 4}L${cx + 4},${cy - 4}`, stroke: ink, "stroke-width": 2 }, area);
@@ -215,15 +220,30 @@ function drawLines(area, lines, to, inner, left, x, y) {
     const main = usable((line.middle || line.curves[0] || { points: [] }).points);
     if (line.middle && main.length) {
       element("path", { d: "M" + route(main), stroke: ink, "stroke-width": 2.2, "stroke-dasharray": dash, "stroke-linejoin": "round" }, area);
-      main.forEach(p => targets.push([...to(p), p[2], index]));
+      main.forEach(p => targets.push([...placed(p), p[2], index]));
     }
     if (line.mark === "front") return;
-    const marked = line.mark === "point" ? line.curves.flatMap(c => usable(c.points)).map(to) : spaced(main.map(to), left + 12 + 70 * ((index * 0.37) % 1));
+    const marked = line.mark === "point" ? line.curves.flatMap(c => usable(c.points)).map(placed) : spaced(main.map(to), left + 12 + 70 * ((index * 0.37) % 1));
     for (const [px, py] of marked) {
       element("path", { d: MARKERS[line.style.marker](line.mark === "point" ? 5.4 : 4.2), fill: ink, transform: `translate(${px.toFixed(1)},${py.toFixed(1)})` }, area);
     }
   });
   return targets;
+}
+
+/// How far points at the same place across are moved, so that each can be seen. A corner of a line that goes with a point
+/// names it: [x, y, text, point].
+function sideBySide(points, across) {
+  const columns = new Map(), moved = new Map();
+  for (const point of points) {
+    const column = Math.round(across(point));
+    columns.set(column, [...(columns.get(column) || []), point]);
+  }
+  for (const column of columns.values()) {
+    const step = Math.min(14, 90 / column.length);
+    column.forEach((point, k) => moved.set(point, step * (k - (column.length - 1) / 2)));
+  }
+  return moved;
 }
 
 /// Some of a line's points, about 80 apart, the last among them.
@@ -283,6 +303,11 @@ function interact(svg, chart, frame, targets) {
   const valueAt = ([px, py]) => [frame.x.value((px - frame.left) / frame.inner.width), frame.y.value(1 - (py - frame.top) / frame.inner.height)];
   const zoomTo = (a, b) => {
     const [from, to] = [valueAt(a), valueAt(b)];
+    const shares = [(b[0] - a[0]) / frame.inner.width * (frame.x.high - frame.x.low), (b[1] - a[1]) / frame.inner.height * (frame.y.high - frame.y.low)]
+      .map((length, axis) => Math.abs(length) / chart.whole[axis]);
+    // Below a millionth there is nothing to see; beyond everything, everything is shown.
+    if (shares.some(share => share < 1e-6)) return;
+    if (shares.every(share => share >= 1)) { chart.zoom = null; silence(); chart.changed(); return; }
     chart.zoom = [0, 1].map(axis => [Math.min(from[axis], to[axis]), Math.max(from[axis], to[axis])]);
     silence();
     chart.changed();
@@ -322,6 +347,10 @@ function keys(event, chart, frame, targets, { current, show, zoomTo, visible }) 
     const [w, h] = [inner.width * factor / 2, inner.height * factor / 2];
     zoomTo([center[0] - w, center[1] - h], [center[0] + w, center[1] + h]);
   };
+  const move = (right, down) => {
+    const [x, y] = [left + right * inner.width, top + down * inner.height];
+    if (chart.zoom) zoomTo([x, y], [x + inner.width, y + inner.height]);
+  };
   const other = step => {
     const lines = [...new Set(order.map(index => targets[index][3]))];
     const wanted = lines[(lines.indexOf(line) + step + lines.length) % lines.length];
@@ -336,7 +365,8 @@ function keys(event, chart, frame, targets, { current, show, zoomTo, visible }) 
     "+": () => zoom(0.6), "=": () => zoom(0.6), "-": () => zoom(1.7),
     0: () => { chart.zoom = null; chart.changed(); }, Escape: () => { chart.zoom = null; chart.changed(); },
   };
-  const action = actions[event.key];
+  const moves = { ArrowRight: () => move(0.2, 0), ArrowLeft: () => move(-0.2, 0), ArrowDown: () => move(0, 0.2), ArrowUp: () => move(0, -0.2) };
+  const action = (event.shiftKey && moves[event.key]) || actions[event.key];
   if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
   const place = [...document.querySelectorAll(".panel svg")].indexOf(event.currentTarget);

@@ -50,8 +50,8 @@ const MOST_ROWS: usize = 26_000;
 #[must_use]
 pub fn page(runs: &Runs, verdict: Option<&Verdict>) -> String {
     let title = runs.question.as_deref().unwrap_or(&runs.name);
-    // Inside a script element, nothing may look like its end.
-    let data = data(runs).to_string().replace("</", "<\\/").replace("<!--", "<\\!--");
+    // Inside a script element nothing may look like its end or like a comment; in JSON a `<` stands in strings alone.
+    let data = data(runs).to_string().replace('<', "\\u003c");
     let mut page = String::with_capacity(data.len() + (1 << 17));
     let _ = write!(
         page,
@@ -63,9 +63,18 @@ pub fn page(runs: &Runs, verdict: Option<&Verdict>) -> String {
         include_str!("page.css"),
         escaped(&runs.name),
     );
-    if let Some(verdict) = verdict {
-        page.push_str(&claim(verdict));
+    match (verdict, &runs.claim.text) {
+        (Some(verdict), _) => page.push_str(&claim(verdict)),
+        (None, Some(text)) => {
+            let _ = writeln!(
+                page,
+                "<section>\n<p><strong>Claim.</strong> {} <span class=\"muted\">(no expectation tests it)</span></p>\n</section>",
+                escaped(text)
+            );
+        }
+        (None, None) => {}
     }
+    page.push_str("<noscript><p class=\"broken\">Plots and tables are drawn by JavaScript, which is switched off.</p></noscript>\n");
     let _ = write!(
         page,
         "</main>\n<div id=\"after\">\n{}</div>\n<script type=\"application/json\" id=\"data\">{data}</script>\n\
@@ -101,7 +110,7 @@ fn claim(verdict: &Verdict) -> String {
         let aside = if dataset.settles { "" } else { ", which does not settle the claim" };
         let _ = writeln!(
             text,
-            "<p class=\"note\">On {}{aside}:</p>\n<div class=\"scroll\"><table><thead><tr><th scope=\"col\">expectation</th><th scope=\"col\">verdict</th>\
+            "<p class=\"note\">On {}{aside}:</p>\n<div class=\"scroll\"><table class=\"verdicts\"><thead><tr><th scope=\"col\">expectation</th><th scope=\"col\">verdict</th>\
              <th scope=\"col\" class=\"number\">left</th><th scope=\"col\" class=\"number\">right</th><th scope=\"col\">how</th></tr></thead><tbody>",
             escaped(&dataset.dataset)
         );
@@ -120,8 +129,8 @@ fn expectation_row(expectation: &ExpectationVerdict) -> String {
     let how = finding(&ExpectationVerdict { sides: Vec::new(), ..expectation.clone() });
     let outcome = expectation.outcome;
     format!(
-        "<tr><td><code>{}</code>{}</td><td><span class=\"verdict {outcome}\">{outcome}</span></td><td class=\"number\">{}</td>\
-         <td class=\"number\">{}</td><td>{}</td></tr>\n",
+        "<tr><td><code>{}</code>{}</td><td><span class=\"verdict {outcome}\">{outcome}</span></td>\
+         <td class=\"number\" data-title=\"left\">{}</td><td class=\"number\" data-title=\"right\">{}</td><td>{}</td></tr>\n",
         escaped(&expectation.expectation),
         why.unwrap_or_default(),
         side(0),
@@ -184,7 +193,7 @@ fn environment(runs: &Runs) -> BTreeMap<String, Vec<String>> {
 /// Everything that the script draws.
 fn data(runs: &Runs) -> Value {
     let datasets = groups::datasets(runs);
-    let rows = (MOST_ROWS / runs.cells.len().max(1)).clamp(40, 400);
+    let rows = (MOST_ROWS / runs.cells.len().max(1)).clamp(12, 400);
     let is_text = datasets.iter().any(|dataset| dataset.unit == "tokens");
     let squares = runs.cells.iter().any(|cell| cell.config.model.name == "least-squares");
     json!({
@@ -230,7 +239,8 @@ fn of_cell(runs: &Runs, cell: &Cell, rows: usize) -> Value {
         Ok(Value::Object(result)) => result
             .into_iter()
             .filter(|(key, value)| value.is_number() && key != "seed" && key != "fold")
-            .map(|(key, value)| (key, short(value.as_f64().unwrap_or(f64::NAN))))
+            // Counts are shown to their last digit.
+            .map(|(key, value)| (key, if value.is_u64() { value } else { short(value.as_f64().unwrap_or(f64::NAN)) }))
             .collect(),
         _ => Map::new(),
     };

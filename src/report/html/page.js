@@ -1,14 +1,14 @@
 // The page: curves, accuracy over parameters, time to the target, profile, sensitivity, table. `data` is what mod.rs wrote.
 "use strict";
 
+addEventListener("error", event => {
+  element("p", { class: "broken" }, document.body, `This page could not be drawn: ${event.message}`);
+});
+
 const data = JSON.parse(document.getElementById("data").textContent);
 const hidden = new Set();
 const redraw = [];
 const drawAll = () => redraw.forEach(draw => draw());
-
-addEventListener("error", event => {
-  element("p", { class: "broken" }, document.body, `This page could not be drawn: ${event.message}`);
-});
 
 const METRICS = {
   test_accuracy: ["Test accuracy (share of rows)", false, significant],
@@ -33,7 +33,7 @@ const METRICS = {
   gradient_norm: ["Largest element of the gradient", true, significant],
 };
 const AXES = {
-  seconds: ["Training time (s)", true, seconds, "train_seconds"],
+  seconds: ["Training time", true, seconds, "train_seconds"],
   steps: ["Steps", true, significant, "step"],
   passes: ["Passes over the training rows", true, significant, "data_passes"],
   gradients: ["Work (gradients over all rows)", true, significant, "gradient_equivalents"],
@@ -70,21 +70,21 @@ function valueOf(cell, metric) {
 }
 const medianOf = (series, metric) => median(series.cells.filter(answered).map(cell => valueOf(cell, metric)));
 
-/// Times to the target of the cells that count; a miss is infinity.
+/// Times to the target of the cells that count; a miss is infinity, and a cell that diverged has missed.
 function timesToTarget(series) {
-  return series.cells.filter(cell => ["finished", "timed-out", "diverged"].includes(cell.status))
-    .map(cell => cell.result.time_to_target_seconds ?? Infinity);
+  return series.cells.filter(cell => answered(cell) || cell.status === "diverged")
+    .map(cell => answered(cell) ? cell.result.time_to_target_seconds ?? Infinity : Infinity);
 }
 
 const place = cell => [cell.fold === null ? "" : `fold ${cell.fold}`, `seed ${cell.seed}`].filter(Boolean).join(", ");
 
 const aboveOptimum = (cell, objective) => objective === null || cell.optimum === null ? null : Math.max(objective - cell.optimum, 0);
 
-/// The recorded points of a cell.
+/// The recorded points of a cell: [x, y, whether it was before the first step].
 function curve(cell, x, y) {
   const xs = cell.trace[x] || [];
   const ys = y === "gap" ? (cell.trace.objective || []).map(v => aboveOptimum(cell, v)) : cell.trace[y] || [];
-  return xs.map((value, row) => [value, ys[row]]).filter(p => p[0] !== null && p[1] !== null && p[1] !== undefined);
+  return xs.map((value, row) => [value, ys[row], cell.trace.step?.[row] === 0]).filter(p => p[0] !== null && p[1] !== null && p[1] !== undefined);
 }
 
 /// The median over cells on a grid with one place for each record, where the slowest has made it.
@@ -107,7 +107,7 @@ function middle(curves, worst) {
     if (values.some(v => v === null)) { if (result.length) break; else continue; }
     const value = median(values);
     if (!Number.isFinite(value)) break;
-    result.push([x, value]);
+    result.push([x, value, !result.length && counted.every(c => c.points[0][2])]);
   }
   return result;
 }
@@ -147,29 +147,34 @@ function names(dataset) {
 }
 
 function legend(parent, dataset, is_line) {
-  const made = element("div", { class: "legend", role: "group", "aria-label": "Lines: press to hide or show, twice for one alone" }, parent);
-  const all = names(dataset());
-  const draw = () => {
-    made.replaceChildren();
-    for (const [name, style] of names(dataset())) {
-      const button = element("button", { type: "button", "aria-pressed": String(!hidden.has(name)), title: "hide or show; double-click: this one alone" }, made);
-      button.append(sample(style, is_line), name);
-      button.addEventListener("click", () => { hidden.has(name) ? hidden.delete(name) : hidden.add(name); drawAll(); refocus(made, name); });
-      button.addEventListener("dblclick", () => {
-        const others = [...names(dataset()).keys()].filter(other => other !== name);
-        const alone = others.every(other => hidden.has(other));
-        others.forEach(other => alone ? hidden.delete(other) : hidden.add(other));
-        hidden.delete(name);
-        drawAll();
-      });
-    }
+  const made = element("div", { class: "legend", role: "group", "aria-label": "Lines: press to hide or show, with Shift for one alone" }, parent);
+  let shown = "";
+  const alone = name => {
+    const others = [...names(dataset()).keys()].filter(other => other !== name);
+    const is_alone = others.every(other => hidden.has(other));
+    others.forEach(other => is_alone ? hidden.delete(other) : hidden.add(other));
+    hidden.delete(name);
+    drawAll();
   };
-  redraw.push(draw);
-  return all;
-}
-
-function refocus(legend, name) {
-  [...legend.querySelectorAll("button")].find(button => button.textContent === name)?.focus();
+  redraw.push(() => {
+    const all = names(dataset()), wanted = JSON.stringify([isDark(), ...all.keys()]);
+    // The buttons stay where they can: a click must not take away what the next one is for.
+    if (wanted !== shown) {
+      shown = wanted;
+      made.replaceChildren();
+      for (const [name, style] of all) {
+        const button = element("button", { type: "button", title: "hide or show; with Shift or twice: this one alone" }, made);
+        button.append(sample(style, is_line), name);
+        button.addEventListener("click", event => {
+          if (event.shiftKey) { alone(name); return; }
+          hidden.has(name) ? hidden.delete(name) : hidden.add(name);
+          drawAll();
+        });
+        button.addEventListener("dblclick", event => { if (!event.shiftKey) alone(name); });
+      }
+    }
+    [...all.keys()].forEach((name, index) => made.children[index].setAttribute("aria-pressed", String(!hidden.has(name))));
+  });
 }
 
 function chooseDataset(parent, change) {
@@ -186,7 +191,7 @@ function curves() {
   const wanted = new URLSearchParams(location.hash.slice(1));
   const made = section("Curves", "Drag to zoom, double-click to see everything again. Thick: the median over seeds and folds; thin: every cell; ×: it diverged. From the keyboard: Tab to a plot, then arrows, +, − and 0.");
   const controls = element("div", { class: "controls" }, made);
-  const state = { dataset: data.datasets[0], y: metrics.includes(wanted.get("y")) ? wanted.get("y") : metrics[0], x: AXES[wanted.get("x")] ? wanted.get("x") : "seconds", traces: true };
+  const state = { dataset: data.datasets[0], y: metrics.includes(wanted.get("y")) ? wanted.get("y") : metrics[0], x: Object.hasOwn(AXES, wanted.get("x")) ? wanted.get("x") : "seconds", traces: true };
   const chart = { zoom: null, changed: () => draw(), x: {}, y: {} };
   const axes = () => {
     const [title, log, format] = AXES[state.x], [y_title, y_log, y_format] = METRICS[state.y];
@@ -194,7 +199,8 @@ function curves() {
     chart.y = { title: y_title, log: y_log, format: y_format };
     chart.zoom = null;
     log_x.checked = log; log_y.checked = y_log;
-    history.replaceState(null, "", `#x=${state.x}&y=${state.y}`);
+    // Where a page within a page may not have an address, that is no reason to stop.
+    try { history.replaceState(null, "", `#x=${state.x}&y=${state.y}`); } catch { /* the choice is not kept */ }
   };
   chooseDataset(controls, dataset => { state.dataset = dataset; chart.zoom = null; drawAll(); });
   select(controls, "What", metrics.map(key => [key, METRICS[key][0]]), state.y, value => { state.y = value; axes(); draw(); }).id = "choose-y";
@@ -228,12 +234,12 @@ function curves() {
 
 function modelLines(model, { x, y, traces }) {
   const column = AXES[x][3], [x_title, , x_format] = AXES[x], [y_title, , y_format] = METRICS[y];
-  const worst = y.includes("accuracy") ? 0 : Infinity;
+  const worst = y.includes("accuracy") ? -Infinity : Infinity;
   return model.series.filter(series => !hidden.has(series.name)).map(series => {
     const label = (cell, p) => () => [series.name, cell ? place(cell) : `median of ${series.cells.length}`, `${y_title}: ${y_format(p[1], 5)}`, `${x_title}: ${x_format(p[0])}`];
     const own = series.cells.map(cell => ({ cell, points: curve(cell, column, y), holds: cell.status === "finished", diverged: cell.status === "diverged", lost: !answered(cell) && cell.status !== "diverged" }));
     const several = own.filter(c => c.points.length).length > 1;
-    const named = (points, cell) => points.map(p => [p[0], p[1], label(cell, p)]);
+    const named = (points, cell) => points.map(p => [p[0], p[1], label(cell, p), p[2]]);
     return {
       style: series.style, mark: "line",
       curves: own.filter(() => traces || !several).map(c => ({ points: named(c.points, c.cell), end: c.diverged })),
@@ -242,11 +248,12 @@ function modelLines(model, { x, y, traces }) {
   });
 }
 
-/// A logarithmic axis has no start: what was recorded there enters where the first step of any line stands.
+/// A logarithmic axis has no start: what was recorded before the first step, however long its clock ran, enters where the first
+/// step of any line stands.
 function enterAtLeft(lines) {
-  const all = lines.flatMap(line => [...line.curves, ...(line.middle ? [line.middle] : [])]).map(c => c.points).filter(points => points.length > 1);
+  const all = lines.flatMap(line => [...line.curves, ...(line.middle ? [line.middle] : [])]).map(c => c.points).filter(points => points.length > 1 && points[0][3]);
   const first = Math.min(...all.map(points => points[1][0]).filter(x => x > 0));
-  for (const points of all) if (points[0][0] < first) points[0][0] = first;
+  if (Number.isFinite(first)) for (const points of all) points[0][0] = Math.min(first, points[1][0]);
 }
 
 // Accuracy over parameters ----------------------------------------------------------------------------------------------
@@ -279,7 +286,7 @@ function parameters() {
     .filter(key => data.datasets.some(d => d.models.some(m => m.series.some(s => medianOf(s, key) !== null))));
   const sizes = Object.keys(SIZES).filter(key => data.datasets.some(d => d.models.some(m => m.series.some(s => medianOf(s, key) !== null))));
   if (!metrics.length || !sizes.length) return;
-  const made = section("What parameters buy", "Medians over seeds and folds. The line joins the fits that none of fewer parameters equals (the Pareto front).");
+  const made = section("What parameters buy", "Medians over seeds and folds. Markers side by side are of equal size. The line joins the fits that none of fewer parameters equals (the Pareto front).");
   const controls = element("div", { class: "controls" }, made);
   const state = { dataset: data.datasets[0], metric: metrics[0], size: sizes[0] };
   const chart = { zoom: null, scatter: true, changed: () => draw(), x: {}, y: {} };
@@ -287,15 +294,15 @@ function parameters() {
   chooseDataset(controls, dataset => { state.dataset = dataset; chart.zoom = null; drawAll(); });
   select(controls, "What", metrics.map(key => [key, METRICS[key][0]]), state.metric, value => { state.metric = value; reset(); });
   select(controls, "Over", sizes.map(key => [key, SIZES[key][0]]), state.size, value => { state.size = value; reset(); });
-  const log = check(controls, "logarithmic across", true, reset);
+  const log = check(controls, "logarithmic across", true, reset), log_up = check(controls, "logarithmic up", false, reset);
   legend(made, () => state.dataset, false);
   const figure = element("figure", { class: "panel", "data-name": "What parameters buy" }, made);
   const draw = () => {
     const [title, format] = SIZES[state.size], [y_title, , y_format] = METRICS[state.metric];
-    Object.assign(chart, { x: { title, log: log.checked, format }, y: { title: y_title, log: false, format: y_format } });
+    Object.assign(chart, { x: { title, log: log.checked, format }, y: { title: y_title, log: log_up.checked, format: y_format } });
     const lines = sizeLines(state.dataset, state.metric, state.size);
     const best = front(lines.flatMap(line => line.curves[0].points), state.metric.includes("accuracy"));
-    const steps = best.flatMap((p, k) => k ? [[p[0], best[k - 1][1], p[2]], p] : [p]);
+    const steps = best.flatMap((p, k) => k ? [[p[0], best[k - 1][1], p[2], p], p] : [p]);
     if (best.length > 1) lines.unshift({ style: { color: [128, 128, 128], dash: [2, 3], marker: "circle" }, mark: "front", curves: [], middle: { points: steps } });
     chart.all = undefined;
     drawPanel(figure, chart, lines);
@@ -330,14 +337,19 @@ function profile(parent) {
   const problems = data.datasets.flatMap(dataset => dataset.models.filter(() => dataset.target).map(model => ({
     name: data.datasets.length > 1 ? `${dataset.name}, ${model.name}` : model.name,
     times: new Map(model.series.map(series => [series.name, median(timesToTarget(series)) ?? Infinity])),
-  }))).filter(problem => [...problem.times.values()].some(Number.isFinite));
-  if (problems.length < 2) return;
+  })));
+  if (problems.length < 2 || !problems.some(problem => [...problem.times.values()].some(Number.isFinite))) return;
   element("h2", {}, parent, "Performance profile");
   element("p", { class: "note" }, parent, "The share of problems solved within so many times the time of the fastest on each. The fastest is of those shown here alone: the times themselves stand beside it.");
   const beside = element("div", { class: "beside" }, parent);
   const figure = element("figure", { class: "panel", "data-name": "Performance profile" }, beside);
   const styles = new Map(data.datasets.flatMap(d => [...names(d)]));
-  const ratios = name => problems.map(p => (p.times.get(name) ?? Infinity) / Math.min(...p.times.values())).sort((a, b) => a - b);
+  // What nobody solves is a problem too: none of them has its share of it.
+  const ratio = (times, name) => {
+    const own = times.get(name) ?? Infinity, best = Math.min(...times.values());
+    return own === best && own < Infinity ? 1 : own === Infinity || best === 0 ? Infinity : own / best;
+  };
+  const ratios = name => problems.map(p => ratio(p.times, name)).sort((a, b) => a === b ? 0 : a - b);
   const farthest = Math.max(2, ...[...styles.keys()].flatMap(name => ratios(name).filter(Number.isFinite))) * 1.2;
   const chart = { zoom: null, changed: () => draw(), x: { title: "Times the fastest time", log: true, format: v => significant(v, 3) }, y: { title: "Share of problems", log: false, format: v => significant(v, 3) } };
   const draw = () => {
@@ -389,13 +401,14 @@ function sensitivity() {
   const state = { key: keys[0], metric: metrics[0] };
   const chart = { zoom: null, scatter: true, changed: () => draw(), x: {}, y: {} };
   select(controls, "Setting", keys.map(key => [key, key.replaceAll("_", " ")]), state.key, value => { state.key = value; chart.zoom = null; draw(); });
-  select(controls, "What", metrics.map(key => [key, METRICS[key]?.[0] || "Time to the target (s)"]), state.metric, value => { state.metric = value; chart.zoom = null; draw(); });
+  select(controls, "What", metrics.map(key => [key, METRICS[key]?.[0] || "Time to the target"]), state.metric, value => { state.metric = value; chart.zoom = null; draw(); });
   const log = check(controls, "logarithmic across", true, () => { chart.zoom = null; draw(); });
+  const log_up = check(controls, "logarithmic up", true, () => { chart.zoom = null; draw(); });
   const key_list = element("div", { class: "legend" }, made);
   const figure = element("figure", { class: "panel", "data-name": "Sensitivity" }, made);
   const draw = () => {
     const groups = found.get(state.key);
-    Object.assign(chart, { x: { title: state.key.replaceAll("_", " "), log: log.checked, format: v => significant(v, 3) }, y: { title: METRICS[state.metric]?.[0] || "Time to the target (s)", log: state.metric === "time_to_target_seconds", format: state.metric === "time_to_target_seconds" ? seconds : significant } });
+    Object.assign(chart, { x: { title: state.key.replaceAll("_", " "), log: log.checked, format: v => significant(v, 3) }, y: { title: METRICS[state.metric]?.[0] || "Time to the target", log: log_up.checked, format: state.metric === "time_to_target_seconds" ? seconds : significant } });
     key_list.replaceChildren();
     const lines = groups.map(({ dataset, model, group }, index) => {
       const name = [group[0].optimizer, data.datasets.length > 1 ? dataset.name : "", dataset.models.length > 1 ? model.name : "", restOf(group, groups, state.key)].filter(Boolean).join(", ");
@@ -425,8 +438,8 @@ function named(series) {
   return made;
 }
 
-/// A table that a click on a title sorts. A column: { title, number, text or node, key }.
-function table(parent, columns, rows, sorted_by, descending = false) {
+/// A table that a click on a title sorts. A column: { title, number, text or node, key }. `chosen` is told by what.
+function table(parent, columns, rows, sorted_by, descending = false, chosen = {}) {
   const made = element("table", {}, element("div", { class: "scroll" }, parent)), head = element("tr", {}, element("thead", {}, made)), body = element("tbody", {}, made);
   let sorted = sorted_by;
   const draw = () => {
@@ -454,6 +467,7 @@ function table(parent, columns, rows, sorted_by, descending = false) {
     element("button", { type: "button" }, cell, column.title).addEventListener("click", () => {
       descending = sorted === index ? !descending : false;
       sorted = index;
+      Object.assign(chosen, { title: column.title, descending });
       draw();
     });
   });
@@ -472,18 +486,24 @@ const COLUMNS = [
 ];
 
 function results() {
-  const made = section("All results", "Only what differs has a column. A click on a title sorts.");
+  const made = section("All results", "Only what differs has a column; the rest stands below. A click on a title sorts.");
   const controls = element("div", { class: "controls" }, made), inside = element("div", {}, made);
   let every = false;
+  const chosen = {};
   check(controls, "a row for every cell", false, on => { every = on; draw(); });
   const draw = () => {
     inside.replaceChildren();
     const rows = data.datasets.flatMap(dataset => dataset.models.flatMap(model => model.series.flatMap(series =>
       every ? series.cells.map(cell => ({ dataset, model, series, cells: [cell] })) : [{ dataset, model, series, cells: series.cells }])));
     const value = (row, key) => key === "time_to_target_seconds" && row.dataset.target ? median(timesToTarget({ cells: row.cells })) : median(row.cells.filter(answered).map(cell => valueOf(cell, key)));
-    const differs = key => new Set(rows.map(key)).size > 1;
-    const columns = [];
-    const add = (title, key, more = {}) => { if (more.always || differs(key)) columns.push({ title, key, text: row => String(key(row) ?? "–"), ...more }); };
+    if (!rows.length) return;
+    const differs = key => rows.length === 1 ? (key(rows[0]) ?? null) !== null : new Set(rows.map(key)).size > 1;
+    const columns = [], same = [];
+    const add = (title, key, more = {}) => {
+      const column = { title, key, text: row => String(key(row) ?? "–"), ...more };
+      if (more.always || differs(key)) columns.push(column);
+      else if ((key(rows[0]) ?? null) !== null) same.push(`${title} ${column.text(rows[0])}`);
+    };
     add("data", row => row.dataset.name);
     add("model", row => row.model.name);
     add("optimizer", row => row.series.name, { always: true, node: row => named(row.series) });
@@ -492,9 +512,12 @@ function results() {
     add("status", row => [...new Set(row.cells.map(cell => cell.status))].join(", "));
     for (const [key, title, format] of COLUMNS) add(title, row => value(row, key), { number: true, text: row => format(value(row, key)) });
     for (const [title, key] of Object.entries({ why: row => row.cells.find(cell => cell.reason && !answered(cell))?.reason })) add(title, key);
-    const first = columns.findIndex(column => column.title === "test accuracy");
-    table(inside, columns, rows, first < 0 ? 0 : first, first >= 0);
+    const at = title => columns.findIndex(column => column.title === title);
+    const first = at("test accuracy");
+    if (at(chosen.title) >= 0) table(inside, columns, rows, at(chosen.title), chosen.descending, chosen);
+    else table(inside, columns, rows, Math.max(first, 0), first >= 0, chosen);
     redraw.pop();
+    if (same.length) element("p", { class: "note" }, inside, `The same in every row: ${same.join("; ")}.`);
   };
   draw();
   redraw.push(draw);
@@ -508,6 +531,12 @@ document.querySelector(".theme").addEventListener("click", () => {
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 matchMedia("print").addEventListener("change", drawAll);
+let unfolded = [];
+addEventListener("beforeprint", () => {
+  unfolded = [...document.querySelectorAll("details:not([open])")];
+  unfolded.forEach(details => { details.open = true; });
+});
+addEventListener("afterprint", () => unfolded.forEach(details => { details.open = false; }));
 let shown_width = innerWidth;
 addEventListener("resize", () => requestAnimationFrame(() => {
   if (innerWidth !== shown_width) { shown_width = innerWidth; drawAll(); }
