@@ -27,8 +27,7 @@ mod switch;
 mod tests;
 
 use super::{Evaluation, LayerPairs, Model, ParameterCounts, RowOutcomes, Split, TokenLosses, Weights};
-use crate::device::cpu::Cpu;
-use crate::device::{Array, Device, NO_ROW};
+use crate::device::{self, Array, NO_ROW};
 use crate::error::{Error, Result};
 use crate::oracle::{Problem, Rows, Vector};
 use batch::hash;
@@ -88,7 +87,7 @@ impl Transformer {
         let group = (routed_tokens / context).max(1);
         let length = TokenBatch::lengths(config.kind(), context).into_iter().filter(|&l| l > 0).min().unwrap_or(1);
         config.check_capacity(place, group * length)?;
-        let core = Core::new(config, context, Device::new(Cpu::default()));
+        let core = Core::new(config, context, device::current());
         Ok(Self { core, context, group, parts, predicted: OnceLock::new(), metadata: Vec::new() })
     }
 
