@@ -52,8 +52,8 @@ pub(super) fn unit_mut<T>(of: &mut [T], index: usize) -> &mut [T] {
     &mut of[index * PANEL_ROWS..][..PANEL_ROWS]
 }
 
-/// In `f32` numbers below this are taken for zero where they are multiplied further: products of them with one another would be
-/// subnormal, which processors compute a hundred times slower, and beside those of other rows they are nothing.
+/// In `f32` numbers below this are taken for zero where they are divided or multiplied further: what comes of it would be
+/// subnormal, which processors compute a hundred times slower, and beside that of other rows it is nothing.
 const NEGLIGIBLE: f64 = 1e-15;
 
 /// Sets numbers to zero that are negligible.
@@ -159,6 +159,7 @@ impl<T: Real> Work<T> {
                 gate[i] = T::exp::<S>(eta[i] - largest[i]);
                 total[i] += gate[i];
             }
+            flush(gate);
         }
         for k in 0..experts {
             let (eta, gate) = (unit(&self.eta, k), unit_mut(&mut self.gate, k));
@@ -168,7 +169,6 @@ impl<T: Real> Work<T> {
                 log[i] = (eta[i] - largest[i]) - T::ln::<S>(total[i]);
             }
         }
-        flush(&mut self.gate);
         match routing {
             Routing::Soft => {
                 for k in 0..experts {
@@ -182,8 +182,6 @@ impl<T: Real> Work<T> {
             }
             Routing::TopOne => self.answer::<S>(&largest),
         }
-        flush(&mut self.prob);
-        flush(&mut self.first_prob);
     }
 
     /// Top-1 routing: who answers, the first of equals, and with what probabilities.
@@ -227,7 +225,6 @@ impl<T: Real> Work<T> {
             Routing::Soft => self.soft_losses::<S>(y),
             Routing::TopOne => self.top_one_losses::<S>(y),
         }
-        flush(&mut self.posterior);
         flush(&mut self.delta);
         flush(&mut self.delta_out);
         for units in [&mut self.delta, &mut self.delta_out, &mut self.loss] {
@@ -272,6 +269,7 @@ impl<T: Real> Work<T> {
                 joint[i] = T::exp::<S>(joint[i] - largest[i]);
                 total[i] += joint[i];
             }
+            flush(joint);
         }
         for i in 0..PANEL_ROWS {
             self.loss[i] = -(largest[i] + T::ln::<S>(total[i]));
@@ -458,11 +456,13 @@ fn softmax<T: Real, S: Simd>(out: &[T], prob: &mut [T], first: &mut [T], log_tot
         first[i] = T::exp::<S>(-largest[i]);
         total[i] = first[i];
     }
+    flush(first);
     for (out, prob) in out.chunks_exact(PANEL_ROWS).zip(prob.chunks_exact_mut(PANEL_ROWS)) {
         for i in 0..PANEL_ROWS {
             prob[i] = T::exp::<S>(out[i] - largest[i]);
             total[i] += prob[i];
         }
+        flush(prob);
     }
     for prob in prob.chunks_exact_mut(PANEL_ROWS) {
         for i in 0..PANEL_ROWS {
