@@ -3,22 +3,28 @@
 //! Every value, gradient, product, solve, data pass, floating-point operation and byte passes through [`Oracle`] and
 //! is added up in [`Counters`]. An optimizer may only ask what it declared: an undeclared question is an error.
 
+mod experts;
 mod layers;
 mod problem;
 mod sampling;
 mod settings;
 mod vector;
 
+pub use experts::{
+    Expert, ExpertEquations, ExpertGrams, ExpertLayer, ExpertQuestion, ExpertShare, ExpertSums, RouterSignal, TokenStep,
+};
 pub use layers::{Fit, Head, JointStep, Layer, LayerSplitting, LocalStep, LocalSums, LocalVariables};
 pub use problem::{
-    Accuracy, Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, FactoredLayer, FisherTargets, Gradient,
-    HeadEquations, HeadSystem, Information, KroneckerFactors, KroneckerPair, NormalEquations, NormalSystem, Offer,
-    Problem, RowResiduals, Rows, Separation, Smoothness, SquaredGradients, Value,
+    Accuracy, Answer, BlockInformation, BlockSystem, Capability, CompleteEquations, Consensus, Cost, Curvature,
+    CurvatureMatrix, FactoredLayer, FisherTargets, Gradient, HeadEquations, HeadSystem, Information, KroneckerFactors,
+    KroneckerPair, NormalEquations, NormalSystem, Offer, Problem, RowResiduals, Rows, Separation, Smoothness,
+    SquaredGradients, Value,
 };
 pub use sampling::{Batch, Sampler, Stream, draw_rows, stream};
 pub use settings::{Need, Search, Setting, SettingRange, SettingValue, Settings, did_you_mean};
 pub use vector::{Block, Layout, Vector};
 
+use crate::device::Matrix;
 use crate::error::{Error, Result};
 use ndarray::Array2;
 use rand::Rng as _;
@@ -327,6 +333,26 @@ impl<'a> Oracle<'a> {
         Ok(self.equations()?.dense_limit())
     }
 
+    /// Whether the information is the Hessian itself.
+    ///
+    /// # Errors
+    /// If undeclared or lacking.
+    pub fn is_hessian(&self) -> Result<bool> {
+        Ok(self.equations()?.is_hessian())
+    }
+
+    /// Value and gradient at a point, and the complete data's information block by block.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn complete_system(&mut self, at: &Vector, rows: Rows<'_>) -> Result<BlockSystem> {
+        let equations = self.declared(Capability::CompleteEquations, self.problem.complete_equations())?;
+        let answer = equations.complete_system(at, rows)?;
+        self.counters.normal_systems += 1;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
     /// Coordinates that can be held where they are without changing the minimum.
     ///
     /// # Errors
@@ -483,6 +509,15 @@ impl<'a> Oracle<'a> {
         Ok((splitting.layers(), splitting.ridge()))
     }
 
+    /// How many of the first layers are hidden ones on the inputs, and how many of the last give outputs.
+    ///
+    /// # Errors
+    /// If undeclared or lacking.
+    pub fn layer_ends(&self) -> Result<(usize, usize)> {
+        let splitting = self.declared(Capability::Layers, self.problem.layer_splitting())?;
+        Ok((splitting.on_inputs(), splitting.heads()))
+    }
+
     /// The mean Gram matrix of the first layer's inputs and a constant one, over all rows.
     ///
     /// # Errors
@@ -517,7 +552,7 @@ impl<'a> Oracle<'a> {
     /// # Errors
     /// If undeclared, lacking, or they would be too large.
     pub fn local_variables(&self) -> Result<Box<dyn LocalVariables>> {
-        self.declared(Capability::Layers, self.problem.layer_splitting())?.local_variables()
+        self.declared(Capability::LayerVariables, self.problem.layer_splitting())?.local_variables()
     }
 
     /// Takes local steps on every row block, in order.
@@ -527,6 +562,36 @@ impl<'a> Oracle<'a> {
     pub fn visit(&mut self, variables: &mut dyn LocalVariables, at: &Vector, steps: &[LocalStep]) -> Result<LocalSums> {
         let answer = variables.visit(at, steps)?;
         self.counters.solves += 1;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
+    /// The blocks of a layer of experts.
+    ///
+    /// # Errors
+    /// If undeclared or lacking.
+    pub fn expert_layer(&self) -> Result<ExpertLayer> {
+        Ok(self.declared(Capability::Experts, self.problem.expert_equations())?.expert_layer())
+    }
+
+    /// The mean Gram matrix of a router's inputs and a constant one, over all rows.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn router_gram(&mut self) -> Result<Matrix> {
+        let answer = self.declared(Capability::Experts, self.problem.expert_equations())?.router_gram()?;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
+    /// Sums for a step of every block of a layer of experts.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn expert_sums(&mut self, at: &Vector, rows: Rows<'_>, question: ExpertQuestion<'_>) -> Result<ExpertSums> {
+        let experts = self.declared(Capability::Experts, self.problem.expert_equations())?;
+        let answer = experts.expert_sums(at, rows, question)?;
+        self.counters.normal_systems += 1;
         self.count(answer.cost);
         Ok(answer.value)
     }

@@ -1,11 +1,13 @@
 //! A problem whose answers are no numbers any more after so many of them.
 
+use crate::device::Matrix;
 use crate::error::Result;
 use crate::oracle::{
-    Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, FactoredLayer, FisherTargets, Gradient, Head,
-    HeadEquations, HeadSystem, Information, JointStep, KroneckerFactors, KroneckerPair, Layer, LayerSplitting, Layout,
-    LocalStep, LocalSums, LocalVariables, NormalEquations, NormalSystem, Offer, Problem, RowResiduals, Rows,
-    Separation, Smoothness, SquaredGradients, Value, Vector,
+    Answer, BlockSystem, Capability, CompleteEquations, Consensus, Cost, Curvature, CurvatureMatrix, ExpertEquations,
+    ExpertLayer, ExpertQuestion, ExpertSums, FactoredLayer, FisherTargets, Gradient, Head, HeadEquations, HeadSystem,
+    Information, JointStep, KroneckerFactors, KroneckerPair, Layer, LayerSplitting, Layout, LocalStep, LocalSums,
+    LocalVariables, NormalEquations, NormalSystem, Offer, Problem, RowResiduals, Rows, Separation, Smoothness,
+    SquaredGradients, Value, Vector,
 };
 use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;
@@ -72,6 +74,9 @@ impl Problem for Faulty<'_> {
     fn normal_equations(&self) -> Offer<&dyn NormalEquations> {
         self.inner.normal_equations().map(|_| self as &dyn NormalEquations)
     }
+    fn complete_equations(&self) -> Offer<&dyn CompleteEquations> {
+        self.inner.complete_equations().map(|_| self as &dyn CompleteEquations)
+    }
     fn head_equations(&self) -> Offer<&dyn HeadEquations> {
         self.inner.head_equations().map(|_| self as &dyn HeadEquations)
     }
@@ -86,6 +91,9 @@ impl Problem for Faulty<'_> {
     }
     fn consensus(&self) -> Offer<&dyn Consensus> {
         self.inner.consensus().map(|_| self as &dyn Consensus)
+    }
+    fn expert_equations(&self) -> Offer<&dyn ExpertEquations> {
+        self.inner.expert_equations().map(|_| self as &dyn ExpertEquations)
     }
 }
 
@@ -160,6 +168,9 @@ impl NormalEquations for Faulty<'_> {
         }
         Ok(answer)
     }
+    fn is_hessian(&self) -> bool {
+        self.inner.normal_equations().map_or(true, |equations| equations.is_hessian())
+    }
     fn dense_limit(&self) -> usize {
         self.inner.normal_equations().map_or(0, |equations| equations.dense_limit())
     }
@@ -174,6 +185,18 @@ impl NormalEquations for Faulty<'_> {
     }
     fn largest_predictor(&self, at: &Vector) -> Result<Answer<f64>> {
         offered(self.inner.normal_equations())?.largest_predictor(at)
+    }
+}
+
+impl CompleteEquations for Faulty<'_> {
+    fn complete_system(&self, at: &Vector, rows: Rows<'_>) -> Result<Answer<BlockSystem>> {
+        let mut answer = offered(self.inner.complete_equations())?.complete_system(at, rows)?;
+        if self.spoils() {
+            answer.value.value = f64::NAN;
+            answer.value.gradient.fill(f64::NAN);
+            answer.value.blocks.iter_mut().for_each(|block| block.matrix.fill(f64::NAN));
+        }
+        Ok(answer)
     }
 }
 
@@ -269,6 +292,15 @@ impl LayerSplitting for Faulty<'_> {
     fn layers(&self) -> Vec<Layer> {
         self.inner.layer_splitting().map_or_else(|_| Vec::new(), |splitting| splitting.layers())
     }
+    fn on_inputs(&self) -> usize {
+        self.inner.layer_splitting().map_or(1, |splitting| splitting.on_inputs())
+    }
+    fn heads(&self) -> usize {
+        self.inner.layer_splitting().map_or(1, |splitting| splitting.heads())
+    }
+    fn keeps_variables(&self) -> Offer<()> {
+        self.inner.layer_splitting()?.keeps_variables()
+    }
     fn ridge(&self) -> f64 {
         self.inner.layer_splitting().map_or(0.0, |splitting| splitting.ridge())
     }
@@ -293,6 +325,27 @@ impl LayerSplitting for Faulty<'_> {
     fn local_variables(&self) -> Result<Box<dyn LocalVariables>> {
         let inner = offered(self.inner.layer_splitting())?.local_variables()?;
         Ok(Box::new(FaultyVariables { inner, good: self.good, answers: Arc::clone(&self.answers) }))
+    }
+}
+
+impl ExpertEquations for Faulty<'_> {
+    fn expert_layer(&self) -> ExpertLayer {
+        let none = || ExpertLayer { router: None, experts: Vec::new() };
+        self.inner.expert_equations().map_or_else(|_| none(), |equations| equations.expert_layer())
+    }
+    fn router_gram(&self) -> Result<Answer<Matrix>> {
+        offered(self.inner.expert_equations())?.router_gram()
+    }
+    fn expert_sums(&self, at: &Vector, rows: Rows<'_>, question: ExpertQuestion<'_>) -> Result<Answer<ExpertSums>> {
+        let mut answer = offered(self.inner.expert_equations())?.expert_sums(at, rows, question)?;
+        if self.spoils() {
+            answer.value.value = f64::NAN;
+            for share in answer.value.experts.iter_mut().flatten() {
+                share.input_right.scale(f64::NAN);
+                share.output_right.scale(f64::NAN);
+            }
+        }
+        Ok(answer)
     }
 }
 
