@@ -26,7 +26,8 @@ fn experiment(extra: &str) -> String {
 #[test]
 fn every_verb_explains_itself() {
     let place = Place::new();
-    for verb in ["run", "report", "summary", "list", "info", "data", "inspect", "predict", "params", "doctor"] {
+    for verb in ["run", "report", "summary", "list", "info", "data", "inspect", "predict", "record", "params", "doctor"]
+    {
         let help = place.succeed(&[verb, "--help"]);
         assert!(help.contains("Usage: parsimony"), "{help}");
         assert!(help.contains("Examples:"), "{verb} has no example");

@@ -35,7 +35,7 @@ const fn to_target(name: &'static str, noise: Noise) -> Metric {
 }
 
 /// All metrics.
-pub const METRICS: [Metric; 44] = [
+pub const METRICS: &[Metric] = &[
     metric("parameters_total", Noise::None),
     metric("parameters_active", Noise::None),
     metric("parameter_bytes", Noise::None),
@@ -46,6 +46,10 @@ pub const METRICS: [Metric; 44] = [
     metric("validation_accuracy", Noise::HeldOut),
     metric("validation_loss", Noise::HeldOut),
     metric("validation_squared_error", Noise::HeldOut),
+    metric("validation_explained_variance", Noise::HeldOut),
+    metric("validation_explained_beyond_linear", Noise::HeldOut),
+    metric("test_explained_variance", Noise::HeldOut),
+    metric("test_explained_beyond_linear", Noise::HeldOut),
     metric("validation_bits_per_character", Noise::HeldOut),
     metric("validation_grammar_loss", Noise::HeldOut),
     metric("validation_fact_loss", Noise::HeldOut),
@@ -59,6 +63,7 @@ pub const METRICS: [Metric; 44] = [
     metric("train_loss", Noise::Seed),
     metric("train_accuracy", Noise::Seed),
     metric("train_squared_error", Noise::Seed),
+    metric("dead_experts", Noise::Seed),
     metric("parameters_nonzero", Noise::Seed),
     metric("parameter_compressed_bytes", Noise::Seed),
     metric("optimizer_state_bytes", Noise::Seed),
@@ -71,6 +76,7 @@ pub const METRICS: [Metric; 44] = [
     metric("train_seconds", Noise::Clock),
     metric("peak_resident_bytes", Noise::Clock),
     metric("peak_anonymous_bytes", Noise::Clock),
+    metric("peak_device_bytes", Noise::Seed),
     to_target("time_to_target", Noise::Clock),
     to_target("steps_to_target", Noise::Seed),
     to_target("passes_to_target", Noise::Seed),

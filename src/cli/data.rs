@@ -115,7 +115,7 @@ struct ReadArguments {
     /// The file's format, where it is not to be recognized: csv, tsv, libsvm, parquet, idx, text, store
     #[arg(long = "as", value_name = "FORMAT")]
     as_format: Option<DataFormat>,
-    /// The target column, by name or number counted from 1
+    /// The target column, by name or number counted from 1; `y*` for all whose names begin with y
     #[arg(long, value_name = "COLUMN")]
     target: Option<String>,
     /// Whether the first line holds column names

@@ -14,6 +14,7 @@ mod list;
 mod output;
 mod params;
 mod predict;
+mod record;
 mod report;
 mod run;
 mod summary;
@@ -66,6 +67,7 @@ enum Verb {
     Data(data::Arguments),
     Inspect(inspect::Arguments),
     Predict(predict::Arguments),
+    Record(record::Arguments),
     Export(export::Arguments),
     Params(params::Arguments),
     Doctor(doctor::Arguments),
@@ -113,6 +115,7 @@ impl Verb {
             Self::Data(arguments) => done(data::run(workbench, &arguments)),
             Self::Inspect(arguments) => done(inspect::run(workbench, &arguments)),
             Self::Predict(arguments) => done(predict::run(workbench, &arguments)),
+            Self::Record(arguments) => done(record::run(workbench, &arguments)),
             Self::Export(arguments) => done(export::run(&arguments)),
             Self::Params(arguments) => done(params::run(&arguments)),
             Self::Doctor(arguments) => done(doctor::run(workbench, &arguments)),

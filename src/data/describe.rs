@@ -91,7 +91,12 @@ pub fn describe(table: &Table) -> Description {
             }
             (counts, None)
         }
-        Task::Regression => (Vec::new(), summaries(&all(table.targets.clone()), &["target".to_owned()]).pop()),
+        // Several targets are counted where the columns are.
+        Task::Regression => {
+            let one = table.targets.columns() == 1;
+            let mut targets = summaries(&all(table.targets.clone()), &["target".to_owned()]);
+            (Vec::new(), targets.pop().filter(|_| one))
+        }
     };
     let columns = summaries(&all(table.features.clone()), &table.columns);
     Description {

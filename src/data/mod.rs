@@ -54,7 +54,7 @@ pub enum RowOrder {
     },
 }
 
-/// A table of features with one target per row.
+/// A table of features with one target per row, or several real ones.
 #[derive(Debug, Clone)]
 pub struct Table {
     /// The registered name or the path it was read from, as it appears in every report.
@@ -65,7 +65,7 @@ pub struct Table {
     pub fingerprint: String,
     /// The features, `n x d`.
     pub features: Panels,
-    /// The targets, `n x 1`.
+    /// The targets, `n x 1`; several real ones `n x k`.
     pub targets: Panels,
     /// What the targets are.
     pub task: Task,
@@ -97,7 +97,7 @@ pub enum RowSet {
 pub struct Examples {
     /// Panels that hold the features, `N x d` with `N >= range.end`.
     pub features: Panels,
-    /// Panels that hold the targets, `N x 1`.
+    /// Panels that hold the targets, `N x 1`; several real ones `N x k`.
     pub targets: Panels,
     /// The rows of those panels that belong to this set.
     pub range: Range<usize>,

@@ -549,6 +549,7 @@ pub fn read_options(entry: &DatasetEntry) -> ReadOptions {
             let position = entry.target.as_ref().and_then(|t| entry.columns.iter().position(|column| column == t));
             options.target = position.map(|position| (position + 1).to_string());
         }
+        Some(Format::Parquet) => options.target.clone_from(&entry.target),
         Some(Format::Libsvm) => options.features = entry.features.map(|features| features as usize),
         _ => {}
     }
@@ -640,7 +641,7 @@ fn concatenate(name: &str, mut tables: Vec<Table>) -> Result<Table> {
         let (index, row) = place(row);
         (&tables[index].features, row)
     });
-    let targets = assemble(rows, 1, |row| {
+    let targets = assemble(rows, first.targets.columns(), |row| {
         let (index, row) = place(row);
         (&tables[index].targets, row)
     });
@@ -669,7 +670,7 @@ fn first_rows(table: Table, mut files: Vec<(Role, usize)>, wanted: usize) -> Res
     let rows = table.rows() - available + wanted;
     let place = |row: usize| if row < wanted { row } else { row - wanted + available };
     let features = assemble(rows, table.columns.len(), |row| (&table.features, place(row)));
-    let targets = assemble(rows, 1, |row| (&table.targets, place(row)));
+    let targets = assemble(rows, table.targets.columns(), |row| (&table.targets, place(row)));
     files[0].1 = wanted;
     let fingerprint = fingerprint([table.fingerprint.as_str(), &format!("the first {wanted} rows")]);
     Ok(Opened { data: Data::Table(Table { features, targets, fingerprint, ..table }), files })

@@ -21,6 +21,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("higgs.toml", include_str!("../../datasets/higgs.toml")),
     ("higgs-sample.toml", include_str!("../../datasets/higgs-sample.toml")),
     ("higgs-sim.toml", include_str!("../../datasets/higgs-sim.toml")),
+    ("layer-pairs.toml", include_str!("../../datasets/layer-pairs.toml")),
     ("mnist.toml", include_str!("../../datasets/mnist.toml")),
     ("mushrooms.toml", include_str!("../../datasets/mushrooms.toml")),
     ("small-language.toml", include_str!("../../datasets/small-language.toml")),
@@ -243,7 +244,8 @@ pub struct DatasetEntry {
     pub rows: Option<u64>,
     /// Number of features, where fixed.
     pub features: Option<u32>,
-    /// Name of the target among `columns`; none where the format itself says (LIBSVM, IDX) and for a corpus.
+    /// Name of the target among `columns`, or, of a Parquet file, which names its columns itself, among those, `y*` for all
+    /// that begin so; none where the format itself says (LIBSVM, IDX) and for a corpus.
     pub target: Option<String>,
     /// Names of all columns in the files' order, the target's included.
     #[serde(default)]
@@ -314,7 +316,8 @@ impl DatasetEntry {
         if !is_generated && (self.kind == Kind::Corpus) != (self.format == Some(Format::Text)) {
             return Err("format = \"text\" belongs to kind = \"corpus\" and to no other kind".into());
         }
-        if let Some(target) = self.target.as_ref().filter(|target| !self.columns.contains(target)) {
+        let named = |target: &&String| !self.columns.contains(target) && self.format != Some(Format::Parquet);
+        if let Some(target) = self.target.as_ref().filter(named) {
             return Err(format!("target = {target:?} is none of the columns"));
         }
         self.files.iter().try_for_each(DataFile::check)?;

@@ -188,7 +188,7 @@ fn columns(path: &Path, frame: &DataFrame) -> Result<BTreeMap<String, Vec<f64>>>
             "record the seconds of training so far in every row",
         );
     }
-    let endings = ["loss", "accuracy", "auc", "objective", "squared_error", "bits_per_character"];
+    let endings = ["loss", "accuracy", "auc", "objective", "squared_error", "bits_per_character", "explained_variance"];
     let metrics: Vec<_> = COLUMNS.into_iter().filter(|name| endings.iter().any(|end| name.ends_with(end))).collect();
     if !metrics.iter().any(|name| columns.contains_key(*name)) {
         return refuse("it records no metric".into(), &format!("record at least one of {}", metrics.join(", ")));
@@ -317,6 +317,10 @@ fn result(what: &Import, config: &CellConfig, trace: &Trace, configs: &[CellConf
         result.test_accuracy = value("test_accuracy");
         result.test_auc = value("test_auc");
         result.test_squared_error = value("test_squared_error");
+        result.validation_explained_variance = value("validation_explained_variance");
+        result.validation_explained_beyond_linear = value("validation_explained_beyond_linear");
+        result.test_explained_variance = value("test_explained_variance");
+        result.test_explained_beyond_linear = value("test_explained_beyond_linear");
         result.validation_bits_per_character = value("validation_bits_per_character");
         result.validation_grammar_loss = value("validation_grammar_loss");
         result.validation_fact_loss = value("validation_fact_loss");

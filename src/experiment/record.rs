@@ -6,6 +6,7 @@ use super::budget::{Budget, Schedule};
 use super::spec::{Reported, Target};
 use crate::data::open::Choice;
 use crate::data::{RowOrder, SplitSpec};
+use crate::device::DeviceName;
 use crate::error::{DataError, Error, Result};
 use crate::measure::clock::Seconds;
 use crate::model::Inspection;
@@ -98,9 +99,16 @@ pub struct CellConfig {
     pub inspect: bool,
     /// Threads.
     pub threads: usize,
+    /// The device that its model lives on.
+    #[serde(default, skip_serializing_if = "is_cpu")]
+    pub device: DeviceName,
     /// Whether it is given no test rows.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withhold_test: bool,
+}
+
+fn is_cpu(device: &DeviceName) -> bool {
+    *device == DeviceName::Cpu
 }
 
 /// How a cell ended.
@@ -161,6 +169,10 @@ pub struct CellResult {
     pub train_squared_error: Option<f64>,
     pub validation_squared_error: Option<f64>,
     pub test_squared_error: Option<f64>,
+    pub validation_explained_variance: Option<f64>,
+    pub validation_explained_beyond_linear: Option<f64>,
+    pub test_explained_variance: Option<f64>,
+    pub test_explained_beyond_linear: Option<f64>,
     pub validation_bits_per_character: Option<f64>,
     pub validation_grammar_loss: Option<f64>,
     pub validation_fact_loss: Option<f64>,
@@ -169,6 +181,7 @@ pub struct CellResult {
     pub test_grammar_loss: Option<f64>,
     pub test_fact_loss: Option<f64>,
     pub test_sum_loss: Option<f64>,
+    pub dead_experts: Option<u64>,
     pub parameters_total: Option<u64>,
     pub parameters_active: Option<u64>,
     pub parameters_nonzero: Option<u64>,
@@ -188,6 +201,7 @@ pub struct CellResult {
     pub time_to_target_seconds: Option<f64>,
     pub peak_resident_bytes: Option<u64>,
     pub peak_anonymous_bytes: Option<u64>,
+    pub peak_device_bytes: Option<u64>,
     pub gradient_norm: Option<f64>,
 }
 
@@ -219,6 +233,10 @@ impl CellResult {
             train_squared_error: None,
             validation_squared_error: None,
             test_squared_error: None,
+            validation_explained_variance: None,
+            validation_explained_beyond_linear: None,
+            test_explained_variance: None,
+            test_explained_beyond_linear: None,
             validation_bits_per_character: None,
             validation_grammar_loss: None,
             validation_fact_loss: None,
@@ -227,6 +245,7 @@ impl CellResult {
             test_grammar_loss: None,
             test_fact_loss: None,
             test_sum_loss: None,
+            dead_experts: None,
             parameters_total: None,
             parameters_active: None,
             parameters_nonzero: None,
@@ -246,6 +265,7 @@ impl CellResult {
             time_to_target_seconds: None,
             peak_resident_bytes: None,
             peak_anonymous_bytes: None,
+            peak_device_bytes: None,
             gradient_norm: None,
         }
     }

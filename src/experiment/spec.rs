@@ -10,6 +10,7 @@ use crate::claim::{Claim, Comparison, Expectation, place_mistake};
 use crate::data::open::{Choice, CorpusOptions, Source as DataSource, SplitChoice};
 use crate::data::registry::find_in;
 use crate::data::{ReadOptions, SplitSpec};
+use crate::device::{DeviceName, DeviceWish};
 use crate::error::{DataError, Error, Result};
 use crate::measure::environment::available_threads;
 use crate::oracle::{SettingValue, did_you_mean};
@@ -43,6 +44,8 @@ pub struct Spec {
     pub inspect: bool,
     /// Threads of each cell.
     pub threads: usize,
+    /// The device that models live on.
+    pub device: DeviceWish,
     /// The datasets.
     pub datasets: Vec<DatasetSpec>,
     /// The models, with grids of settings.
@@ -82,10 +85,12 @@ pub struct Target {
 
 impl Target {
     /// Metrics that a target may name: those of the test rows are not among them, since nothing is chosen on them.
-    pub const METRICS: [&'static str; 12] = [
+    pub const METRICS: [&'static str; 14] = [
         "validation_accuracy",
         "validation_loss",
         "validation_squared_error",
+        "validation_explained_variance",
+        "validation_explained_beyond_linear",
         "validation_bits_per_character",
         "validation_grammar_loss",
         "validation_fact_loss",
@@ -100,7 +105,8 @@ impl Target {
     /// Whether a value reaches the target.
     #[must_use]
     pub fn is_reached(&self, value: f64) -> bool {
-        if self.metric.ends_with("accuracy") { value >= self.value } else { value <= self.value }
+        let is_share = self.metric.ends_with("accuracy") || self.metric.contains("explained");
+        if is_share { value >= self.value } else { value <= self.value }
     }
 }
 
@@ -229,6 +235,7 @@ impl Spec {
                 Some(field) => field.whole(1..1025, "a whole number from 1 to 1024 (default: all)")? as usize,
                 None => available_threads(),
             },
+            device: device(&root)?,
             datasets: parts("dataset", "[[dataset]]")?
                 .iter()
                 .map(|section| dataset(section, path, workbench))
@@ -263,6 +270,12 @@ impl Spec {
         }
         Ok(spec)
     }
+}
+
+fn device(root: &Section<'_>) -> Result<DeviceWish> {
+    let Some(field) = root.get("device") else { return Ok(DeviceWish::Named(DeviceName::Cpu)) };
+    let accepts = format!("{} (default: \"cpu\")", DeviceWish::ACCEPTS);
+    field.text(&accepts)?.parse().map_err(|_| field.refuse(&accepts))
 }
 
 fn experiment_name(root: &Section<'_>, path: &Path) -> Result<String> {

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::path::Path;
 
 /// Columns that every trace has, in this order; what optimizer and model note follows as `optimizer.*` and `model.*`.
-pub const COLUMNS: [&str; 28] = [
+pub const COLUMNS: [&str; 32] = [
     "step",
     "data_passes",
     "gradient_equivalents",
@@ -27,6 +27,8 @@ pub const COLUMNS: [&str; 28] = [
     "validation_loss",
     "validation_accuracy",
     "validation_squared_error",
+    "validation_explained_variance",
+    "validation_explained_beyond_linear",
     "validation_bits_per_character",
     "validation_grammar_loss",
     "validation_fact_loss",
@@ -35,6 +37,8 @@ pub const COLUMNS: [&str; 28] = [
     "test_accuracy",
     "test_auc",
     "test_squared_error",
+    "test_explained_variance",
+    "test_explained_beyond_linear",
     "test_bits_per_character",
     "test_grammar_loss",
     "test_fact_loss",

@@ -6,6 +6,8 @@ mod inspection;
 pub mod mixture;
 pub mod network;
 mod rows;
+mod sheet;
+pub mod switch_layer;
 mod text;
 pub mod transformer;
 
@@ -81,6 +83,10 @@ pub struct Evaluation {
     /// Mean over rows of the squared error summed over outputs, not halved: of reconstructions (an autoencoder) or of a
     /// real target.
     pub squared_error: Option<f64>,
+    /// 1 less the share of the targets' variance, summed over outputs, that the residuals have.
+    pub explained_variance: Option<f64>,
+    /// 1 less the squared residuals as a share of those of the training rows' best linear map.
+    pub explained_beyond_linear: Option<f64>,
     /// Bits per character of a text: the bits of all predicted tokens divided by the characters that these are.
     pub bits_per_character: Option<f64>,
     /// Mean loss of those tokens that are no answer; of the generated language alone, as the next two.
@@ -115,6 +121,17 @@ pub struct Weights {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// Inputs and outputs of a layer, row by row, as many of either.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerPairs {
+    /// Numbers of a row's inputs, and of its outputs.
+    pub width: usize,
+    /// `rows x width`.
+    pub inputs: Vec<f32>,
+    /// `rows x width`.
+    pub outputs: Vec<f32>,
+}
+
 /// A problem that is also a model on data.
 pub trait Model: Problem {
     /// Loss, accuracy and area under the curve on a split.
@@ -147,6 +164,16 @@ pub trait Model: Problem {
 
     /// Whether the objective has one optimum that a reference solve can find to high precision.
     fn is_convex(&self) -> bool;
+
+    /// Inputs and outputs of one of its layers, at written weights, of the first `rows` rows that it is trained on (of a text:
+    /// tokens). `None` where it has no layers that are recorded.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a layer that it has not or more rows than there are, or if the weights are not this model's.
+    fn layer_pairs(&self, weights: &Weights, layer: &str, rows: usize) -> Result<Option<LayerPairs>> {
+        let _ = (weights, layer, rows);
+        Ok(None)
+    }
 
     /// Numbers about the model itself that belong into a trace, by name, such as the load of experts: columns `model.*`.
     ///
@@ -199,6 +226,14 @@ fn check_columns(columns: &[String], features: &Panels) -> Result<()> {
         format!("the rows have {} feature columns", features.columns()),
         format!("the model was fitted on {}: {}", columns.len(), columns.join(", ")),
     ))
+}
+
+/// Names of what is predicted of so many real targets.
+fn target_names(count: usize) -> Vec<String> {
+    match count {
+        1 => output_names(&[]),
+        several => (1..=several).map(|i| format!("predicted_{i}")).collect(),
+    }
 }
 
 /// Names of what is predicted of classes or, without any, of a real target.
@@ -276,5 +311,6 @@ pub fn registry() -> Vec<ModelEntry> {
         network::AUTOENCODER,
         mixture::MIXTURE,
         transformer::TRANSFORMER,
+        switch_layer::SWITCH_LAYER,
     ]
 }

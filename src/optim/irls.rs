@@ -10,12 +10,17 @@
 //! (no finite optimum) is detected and named too.
 //!
 //! Mixtures of such models are fitted by the same equations, block by block inside EM or all at once (the file `scoring`).
+//! A layer of experts is fitted by the same equations, each of its blocks while the others are held (the file `blocks`).
 
+mod blocks;
 mod head;
 mod scoring;
 
 pub use head::ENTRY as HEAD;
 
+use super::expert_steps::{
+    EXPERT_DAMPING, INPUT_CAP, OUTPUT_CAP, RETRIES, ROUTER_CAP, ROUTER_STEP, ROWS_PER_EXPERT, SIGNAL,
+};
 use super::{Optimizer, OptimizerEntry, Promises, Size, StateVisitor, Step};
 use crate::device::cpu::linalg::{self, ScaledCholesky};
 use crate::error::{Error, Result};
@@ -27,18 +32,28 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
     name: "irls",
     summary: "iteratively reweighted least squares (Fisher scoring) on whole data",
     paper: "McCullagh and Nelder 1989, section 2.5; bound for several classes: Böhning 1992; mixtures: Jordan and Jacobs 1994",
-    needs: &[Capability::NormalEquations, Capability::Gradient],
+    needs: &[],
     stochastic: false,
     settings: &[
         Setting::choice(
             "likelihood",
             "observed",
-            &["observed", "complete"],
-            "whose information is taken: observed, or that of EM's complete data, in which the expert of every row is known",
+            &["observed", "complete", "conditional"],
+            "whose information is taken: observed: all parameters'; complete: that of EM's complete data, in which the expert of \
+             every row is known; conditional: that of every block of a layer of experts while the others are held, on minibatches",
         )
         .needing(&[
-            Need { word: "observed", capabilities: &[], draws: false },
-            Need { word: "complete", capabilities: &[Capability::CompleteEquations], draws: false },
+            Need {
+                word: "observed",
+                capabilities: &[Capability::NormalEquations, Capability::Gradient],
+                draws: false,
+            },
+            Need {
+                word: "complete",
+                capabilities: &[Capability::NormalEquations, Capability::Gradient, Capability::CompleteEquations],
+                draws: false,
+            },
+            Need { word: "conditional", capabilities: &[Capability::Experts, Capability::Value], draws: true },
         ]),
         Setting::choice(
             "information",
@@ -46,7 +61,7 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
             &["auto", "exact", "bound"],
             "the matrix of the normal equations: exact, or a bound of it that is formed once; auto: exact where it fits",
         )
-        .of("likelihood", &["observed"]),
+        .of("likelihood", OBSERVED),
         Setting::real(
             "relaxation",
             "1.8",
@@ -63,9 +78,11 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
             "mixtures: share of the mean diagonal added to the information at first; a quarter after every step, four times as \
              much for every halving",
         )
-        .log(),
+        .log()
+        .of("likelihood", WHOLE),
         Setting::real("tolerance", "1e-10", 0.0, 1.0, "converged when the gradient's largest element is below this")
-            .log(),
+            .log()
+            .of("likelihood", WHOLE),
         Setting::real(
             "gap",
             "0",
@@ -74,11 +91,64 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
             "ends with the step after which no more than this share of the objective is left to gain, as far as Newton's \
              quadratic convergence foretells (mixtures: the linear one that was seen); 0: by the gradient alone",
         )
-        .log(),
-        Setting::whole("halvings", "30", 0, 60, "how often a step may be halved when the objective rises"),
+        .log()
+        .of("likelihood", WHOLE),
+        Setting::whole("halvings", "30", 0, 60, "how often a step may be halved when the objective rises")
+            .of("likelihood", WHOLE),
+        ROWS_PER_EXPERT.of("likelihood", CONDITIONAL),
+        Setting::real("input_step", "0.1", 0.0, 1e3, "share of the Gauss-Newton step of input matrices that is taken")
+            .log()
+            .search(0.01, 1.0)
+            .of("likelihood", CONDITIONAL),
+        Setting::real("output_step", "0.05", 0.0, 1e3, "share of output matrices' least-squares steps that is taken")
+            .log()
+            .search(0.005, 1.0)
+            .of("likelihood", CONDITIONAL),
+        ROUTER_STEP.of("likelihood", CONDITIONAL),
+        SIGNAL.of("likelihood", CONDITIONAL),
+        Setting::real("momentum", "0.8", 0.0, 0.999_999, "share of the last move that is kept")
+            .of("likelihood", CONDITIONAL),
+        EXPERT_DAMPING.of("likelihood", CONDITIONAL),
+        Setting::real(
+            "metric_damping",
+            "0.3",
+            0.0,
+            f64::INFINITY,
+            "share of the mean diagonal added to the metric of input matrices",
+        )
+        .log()
+        .of("likelihood", CONDITIONAL),
+        Setting::real("memory", "0.8", 0.0, 0.999_999, "share of the Gram matrices that is kept at a refresh")
+            .of("likelihood", CONDITIONAL),
+        Setting::whole("refresh", "5", 1, 1 << 20, "steps between two refreshes of Gram matrices")
+            .of("likelihood", CONDITIONAL),
+        INPUT_CAP.of("likelihood", CONDITIONAL),
+        OUTPUT_CAP.of("likelihood", CONDITIONAL),
+        ROUTER_CAP.of("likelihood", CONDITIONAL),
+        RETRIES.of("likelihood", CONDITIONAL),
+        Setting::choice(
+            "schedule",
+            "constant",
+            &["constant", "inverse", "cosine"],
+            "steps over passes t: constant; inverse: 1/(1 + t/horizon); cosine: to zero at the horizon",
+        )
+        .of("likelihood", CONDITIONAL),
+        Setting::real("horizon", "40", 1e-9, f64::INFINITY, "passes: the time scale of the schedule")
+            .log()
+            .of("likelihood", CONDITIONAL),
     ],
-    build: |s| Ok(Box::new(Irls::new(s))),
+    build: |s| {
+        let built: Box<dyn Optimizer> = match s.word("likelihood") {
+            "conditional" => Box::new(blocks::Blocks::new(s)),
+            _ => Box::new(Irls::new(s)),
+        };
+        Ok(built)
+    },
 };
+
+const OBSERVED: &[&str] = &["observed"];
+const WHOLE: &[&str] = &["observed", "complete"];
+const CONDITIONAL: &[&str] = &["conditional"];
 
 /// A pivot below this share of its diagonal calls for a closer look at the rank. In `f32` sums of rare columns the pivot
 /// of a dependent column is noise of up to a thousandth, so the first system is looked at more closely: whoever is found

@@ -3,6 +3,7 @@
 pub mod adamw;
 pub mod admm;
 mod descent;
+mod expert_steps;
 pub mod hessian_free;
 pub mod irls;
 pub mod k_fac;

@@ -3,12 +3,16 @@
 //! Every value, gradient, product, solve, data pass, floating-point operation and byte passes through [`Oracle`] and
 //! is added up in [`Counters`]. An optimizer may only ask what it declared: an undeclared question is an error.
 
+mod experts;
 mod layers;
 mod problem;
 mod sampling;
 mod settings;
 mod vector;
 
+pub use experts::{
+    Expert, ExpertEquations, ExpertGrams, ExpertLayer, ExpertQuestion, ExpertShare, ExpertSums, RouterSignal, TokenStep,
+};
 pub use layers::{Fit, Head, JointStep, Layer, LayerSplitting, LocalStep, LocalSums, LocalVariables};
 pub use problem::{
     Accuracy, Answer, BlockInformation, BlockSystem, Capability, CompleteEquations, Consensus, Cost, Curvature,
@@ -20,6 +24,7 @@ pub use sampling::{Batch, Sampler, Stream, draw_rows, stream};
 pub use settings::{Need, Search, Setting, SettingRange, SettingValue, Settings, did_you_mean};
 pub use vector::{Block, Layout, Vector};
 
+use crate::device::Matrix;
 use crate::error::{Error, Result};
 use ndarray::Array2;
 use rand::Rng as _;
@@ -557,6 +562,36 @@ impl<'a> Oracle<'a> {
     pub fn visit(&mut self, variables: &mut dyn LocalVariables, at: &Vector, steps: &[LocalStep]) -> Result<LocalSums> {
         let answer = variables.visit(at, steps)?;
         self.counters.solves += 1;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
+    /// The blocks of a layer of experts.
+    ///
+    /// # Errors
+    /// If undeclared or lacking.
+    pub fn expert_layer(&self) -> Result<ExpertLayer> {
+        Ok(self.declared(Capability::Experts, self.problem.expert_equations())?.expert_layer())
+    }
+
+    /// The mean Gram matrix of a router's inputs and a constant one, over all rows.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn router_gram(&mut self) -> Result<Matrix> {
+        let answer = self.declared(Capability::Experts, self.problem.expert_equations())?.router_gram()?;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
+    /// Sums for a step of every block of a layer of experts.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn expert_sums(&mut self, at: &Vector, rows: Rows<'_>, question: ExpertQuestion<'_>) -> Result<ExpertSums> {
+        let experts = self.declared(Capability::Experts, self.problem.expert_equations())?;
+        let answer = experts.expert_sums(at, rows, question)?;
+        self.counters.normal_systems += 1;
         self.count(answer.cost);
         Ok(answer.value)
     }

@@ -4,6 +4,7 @@
 //! optimizer names the [`Capability`]s it needs, a problem offers those it has, and says in words why it lacks
 //! another. Every answer carries its [`Cost`]; the [`Oracle`](super::Oracle) adds it up.
 
+use super::experts::ExpertEquations;
 use super::layers::LayerSplitting;
 use super::sampling::Batch;
 use super::vector::{Block, Layout, Vector};
@@ -43,11 +44,13 @@ pub enum Capability {
     Layers,
     /// Activations and outputs of every row as variables of such a splitting.
     LayerVariables,
+    /// Least squares and a multinomial logit for the blocks of a layer of experts.
+    Experts,
 }
 
 impl Capability {
     /// All capabilities.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Value,
         Self::Gradient,
         Self::CurvatureProduct,
@@ -60,6 +63,7 @@ impl Capability {
         Self::Consensus,
         Self::Layers,
         Self::LayerVariables,
+        Self::Experts,
     ];
 }
 
@@ -78,6 +82,7 @@ impl fmt::Display for Capability {
             Self::Consensus => "consensus splitting",
             Self::Layers => "layer-wise splitting",
             Self::LayerVariables => "layer-wise variables of every row",
+            Self::Experts => "equations of a layer of experts",
         })
     }
 }
@@ -210,6 +215,11 @@ pub trait Problem: Send + Sync {
         Err("it has no layers".into())
     }
 
+    /// Equations of the blocks of a layer of experts.
+    fn expert_equations(&self) -> Offer<&dyn ExpertEquations> {
+        Err("it is no layer of experts".into())
+    }
+
     /// `Ok` if the problem has a capability, else the reason why it has not.
     ///
     /// # Errors
@@ -228,6 +238,7 @@ pub trait Problem: Send + Sync {
             Capability::Consensus => self.consensus().map(drop),
             Capability::Layers => self.layer_splitting().map(drop),
             Capability::LayerVariables => self.layer_splitting().and_then(|splitting| splitting.keeps_variables()),
+            Capability::Experts => self.expert_equations().map(drop),
         }
     }
 }

@@ -76,6 +76,12 @@ impl Layout {
         Self::at(self.device.clone(), shapes)
     }
 
+    /// The device that vectors of this layout live on, if not on the host.
+    #[must_use]
+    pub fn device(&self) -> Option<&Device> {
+        self.device.as_ref()
+    }
+
     /// The blocks in order.
     #[must_use]
     pub fn blocks(&self) -> &[Block] {
@@ -277,11 +283,23 @@ impl Vector {
         match &self.values {
             Values::Host(_) => {
                 let values: Vec<f32> = self.host()[block.range()].iter().map(|&v| v as f32).collect();
-                Matrix::from_values(&Device::new(Cpu::default()), block.rows, block.columns, &values)
+                self.new_matrix(block.rows, block.columns, &values)
             }
             Values::Device(device, array) => {
                 Matrix::from_view(device, array.view(block.start, block.rows, block.columns))
             }
+        }
+    }
+
+    /// A matrix of other values where the vector's own matrices live.
+    ///
+    /// # Panics
+    /// If there are not `rows x columns` values.
+    #[must_use]
+    pub fn new_matrix(&self, rows: usize, columns: usize, values: &[f32]) -> Matrix {
+        match &self.values {
+            Values::Host(_) => Matrix::from_values(&Device::new(Cpu::default()), rows, columns, values),
+            Values::Device(device, _) => Matrix::from_values(device, rows, columns, values),
         }
     }
 

@@ -59,6 +59,10 @@ fn frame(runs: &Runs) -> io::Result<DataFrame> {
         real("train_squared_error", |result| result.train_squared_error),
         real("validation_squared_error", |result| result.validation_squared_error),
         real("test_squared_error", |result| result.test_squared_error),
+        real("validation_explained_variance", |result| result.validation_explained_variance),
+        real("validation_explained_beyond_linear", |result| result.validation_explained_beyond_linear),
+        real("test_explained_variance", |result| result.test_explained_variance),
+        real("test_explained_beyond_linear", |result| result.test_explained_beyond_linear),
         real("validation_bits_per_character", |result| result.validation_bits_per_character),
         real("validation_grammar_loss", |result| result.validation_grammar_loss),
         real("validation_fact_loss", |result| result.validation_fact_loss),
@@ -67,6 +71,7 @@ fn frame(runs: &Runs) -> io::Result<DataFrame> {
         real("test_grammar_loss", |result| result.test_grammar_loss),
         real("test_fact_loss", |result| result.test_fact_loss),
         real("test_sum_loss", |result| result.test_sum_loss),
+        count("dead_experts", |result| result.dead_experts),
         count("parameters_total", |result| result.parameters_total),
         count("parameters_active", |result| result.parameters_active),
         count("parameters_nonzero", |result| result.parameters_nonzero),
@@ -86,6 +91,7 @@ fn frame(runs: &Runs) -> io::Result<DataFrame> {
         real("time_to_target_seconds", |result| result.time_to_target_seconds),
         count("peak_resident_bytes", |result| result.peak_resident_bytes),
         count("peak_anonymous_bytes", |result| result.peak_anonymous_bytes),
+        count("peak_device_bytes", |result| result.peak_device_bytes),
         real("gradient_norm", |result| result.gradient_norm),
     ];
     DataFrame::new(runs.cells.len(), columns).map_err(io::Error::other)

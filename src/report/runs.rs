@@ -173,6 +173,14 @@ pub struct CellResult {
     pub validation_squared_error: Option<f64>,
     /// Mean over rows, summed over outputs.
     pub test_squared_error: Option<f64>,
+    /// Share of the targets' variance.
+    pub validation_explained_variance: Option<f64>,
+    /// Share of what the best linear map leaves.
+    pub validation_explained_beyond_linear: Option<f64>,
+    /// Share of the targets' variance.
+    pub test_explained_variance: Option<f64>,
+    /// Share of what the best linear map leaves.
+    pub test_explained_beyond_linear: Option<f64>,
     /// Bits per character of a text.
     pub validation_bits_per_character: Option<f64>,
     /// Nats per token that is no answer, of the generated language.
@@ -189,6 +197,8 @@ pub struct CellResult {
     pub test_fact_loss: Option<f64>,
     /// Nats per digit of a result, of the generated language.
     pub test_sum_loss: Option<f64>,
+    /// Experts to which no training row goes.
+    pub dead_experts: Option<u64>,
     /// Count.
     pub parameters_total: Option<u64>,
     /// Count.
@@ -227,6 +237,8 @@ pub struct CellResult {
     pub peak_resident_bytes: Option<u64>,
     /// Bytes.
     pub peak_anonymous_bytes: Option<u64>,
+    /// Bytes of a GPU's memory.
+    pub peak_device_bytes: Option<u64>,
     /// Infinity norm at the reported iterate.
     pub gradient_norm: Option<f64>,
 }

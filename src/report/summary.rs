@@ -234,6 +234,8 @@ fn columns(runs: &Runs, rows: &[Row<'_>], all: bool) -> Vec<Column> {
         add("train accuracy", true, &|row| with_spread(row, |cell| cell.result.train_accuracy));
     }
     add("test AUC", true, &|row| number(row.median(|cell| cell.result.test_auc), 4));
+    add("test explained", true, &|row| number(row.median(|cell| cell.result.test_explained_variance), 4));
+    add("beyond linear", true, &|row| number(row.median(|cell| cell.result.test_explained_beyond_linear), 4));
     add("test squared error", true, &|row| number(row.median(|cell| cell.result.test_squared_error), 4));
     add("train squared error", true, &|row| number(row.median(|cell| cell.result.train_squared_error), 4));
     add("test bits per character", true, &|row| number(row.median(|cell| cell.result.test_bits_per_character), 4));

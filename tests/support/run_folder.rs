@@ -172,13 +172,21 @@ impl Sketch {
             "setup_seconds": 0.012, "train_seconds": last.map(|row| row.seconds), "evaluation_seconds": 0.034,
             "record_seconds": 0.002, "wall_seconds": last.map(|row| row.seconds + 0.048),
             "time_to_target_seconds": self.time_to_target(), "peak_resident_bytes": 41_231_360,
-            "peak_anonymous_bytes": 30_231_360, "gradient_norm": 1.3e-9
+            "peak_anonymous_bytes": 30_231_360, "peak_device_bytes": null, "gradient_norm": 1.3e-9
         });
         for key in ["train_squared_error", "validation_squared_error", "test_squared_error"] {
             object[key] = Value::Null;
         }
+        object["dead_experts"] = Value::Null;
         for part in ["validation", "test"] {
-            for key in ["bits_per_character", "grammar_loss", "fact_loss", "sum_loss"] {
+            for key in [
+                "explained_variance",
+                "explained_beyond_linear",
+                "bits_per_character",
+                "grammar_loss",
+                "fact_loss",
+                "sum_loss",
+            ] {
                 object[format!("{part}_{key}")] = Value::Null;
             }
         }

@@ -111,7 +111,7 @@ pub(super) fn assign(
         .collect::<Result<Vec<usize>>>()?;
     let included = names.len() - (0..names.len()).filter(|column| excluded.contains(column)).count();
     let target = match (&options.target, wanted) {
-        (Some(column), None) => Some(find_column(path, &names, column, "target")?),
+        (Some(column), None) => Some(find_target(path, &names, column, &excluded)?),
         (Some(column), Some(wanted)) if named || included == wanted.len() + 1 => {
             find_column(path, &names, column, "target").ok()
         }
@@ -326,6 +326,15 @@ fn default_target(names: &[String], named: bool, data: Option<&[Cow<'_, [u8]>]>,
         .filter(|column| !excluded.contains(column))
         .or_else(|| (0..names.len()).rev().find(|column| !excluded.contains(column)))
         .unwrap_or(names.len() - 1)
+}
+
+/// The target column; of those that begin alike the first.
+fn find_target(path: &Path, names: &[String], wanted: &str, excluded: &[usize]) -> Result<usize> {
+    let Some(prefix) = wanted.strip_suffix('*') else { return find_column(path, names, wanted, "target") };
+    let mut found = (0..names.len()).filter(|column| names[*column].starts_with(prefix) && !excluded.contains(column));
+    found.next().ok_or_else(|| {
+        DataError::new(path, format!("no column's name begins with {prefix:?} (target)"), nearest(names, prefix)).into()
+    })
 }
 
 /// A column by its name or else by its number counted from 1.

@@ -63,7 +63,8 @@ pub enum Missing {
 pub struct ReadOptions {
     /// The format; `None` recognizes it.
     pub format: Option<Format>,
-    /// The target column by name or, counted from 1, by number (CSV, TSV, Parquet). By default the column named
+    /// The target column by name or, counted from 1, by number (CSV, TSV, Parquet); `y*` for all columns whose names begin
+    /// with `y`, as several real targets. By default the column named
     /// `label`, `target`, `class` or `y`, else the first of a HIGGS-shaped file without a header, else the last.
     pub target: Option<String>,
     /// Whether the first line holds column names; `None` recognizes it.
@@ -79,6 +80,13 @@ pub struct ReadOptions {
     pub features: Option<usize>,
     /// The most bytes that sparse input may take once dense, and 512 rows of anything wide (CSV, TSV, Parquet).
     pub dense_limit: u64,
+}
+
+impl ReadOptions {
+    /// What the names of several target columns begin with, where there are several.
+    pub(super) fn target_prefix(&self) -> Option<&str> {
+        self.target.as_deref()?.strip_suffix('*')
+    }
 }
 
 /// Numeric targets with at most this many distinct values, all integers, are classes unless regression is asked for.
@@ -159,7 +167,35 @@ fn read_counted(path: &Path, options: &ReadOptions) -> Result<(Table, u64)> {
         columns: outcome.columns,
         order: RowOrder::AsRead,
     };
+    let table = match options.target_prefix() {
+        Some(prefix) => several_targets(path, table, prefix)?,
+        None => table,
+    };
     Ok((table, outcome.dropped))
+}
+
+/// Takes the columns whose names begin with `prefix` from the features to the targets; the first of them is there already.
+fn several_targets(path: &Path, table: Table, prefix: &str) -> Result<Table> {
+    let is_target = |&column: &usize| table.columns[column].starts_with(prefix);
+    let (targets, features): (Vec<usize>, Vec<usize>) = (0..table.columns.len()).partition(is_target);
+    if features.is_empty() {
+        let remedy = "give a longer beginning of the targets' names";
+        return Err(
+            DataError::new(path, format!("all columns are targets: all names begin with {prefix:?}"), remedy).into()
+        );
+    }
+    let rows = table.rows();
+    let from = &table.features;
+    let pick = |column: usize, row: usize| from.get(row, column);
+    Ok(Table {
+        targets: Panels::from_fn(rows, targets.len() + 1, |row, column| match column {
+            0 => table.targets.get(row, 0),
+            _ => pick(targets[column - 1], row),
+        }),
+        columns: features.iter().map(|&column| table.columns[column].clone()).collect(),
+        features: Panels::from_fn(rows, features.len(), |row, column| pick(features[column], row)),
+        ..table
+    })
 }
 
 /// Reads the columns `wanted`, in that order, and the targets where the file has them: raw rows for a prediction.
@@ -260,9 +296,15 @@ pub(in crate::data) fn encode_targets(
         RawTargets::Names { .. } => false,
     };
     let by_format = || (outcome.format == Format::Idx && whole()).then_some(TaskKind::Classification);
-    targets
-        .classify(options.task.or_else(by_format))
-        .map_err(|(finding, remedy)| DataError::new(path, finding, remedy).at_column(name).into())
+    let task = match (options.target_prefix(), options.task) {
+        (Some(_), Some(TaskKind::Classification)) => {
+            let finding = "task = \"classification\" for several targets";
+            return Err(DataError::new(path, finding, "several targets are real numbers; name one column").into());
+        }
+        (Some(_), _) => Some(TaskKind::Regression),
+        (None, task) => task.or_else(by_format),
+    };
+    targets.classify(task).map_err(|(finding, remedy)| DataError::new(path, finding, remedy).at_column(name).into())
 }
 
 /// Lays `n` targets out as an `n x 1` matrix.

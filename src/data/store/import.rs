@@ -62,6 +62,10 @@ pub fn import(source: &Path, out: &Path, options: &ImportOptions, progress: &dyn
         let finding = format!("{} is both the source and the store to be written", source.display());
         return Err(Error::config("import", finding, "write the store to another path"));
     }
+    if options.read.target_prefix().is_some() {
+        let finding = "several targets, and a store keeps one";
+        return Err(Error::config("target", finding, "use the file as it is, or import one column as the target"));
+    }
     let (outcome, writer, targets, task) = match options.shuffle {
         None => {
             let mut sink = Lazy { path: out, writer: None };

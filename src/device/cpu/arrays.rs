@@ -48,12 +48,14 @@ const SMALL_JOB_WORK: f64 = 1e5;
 pub(super) fn values(array: &Array) -> &[f32] {
     match &array.storage {
         Storage::Cpu(values) => values,
+        Storage::Cuda(_) => panic!("an array of a GPU on the CPU"),
     }
 }
 
 pub(super) fn values_mut(array: &mut Array) -> &mut [f32] {
     match &mut array.storage {
         Storage::Cpu(values) => values,
+        Storage::Cuda(_) => panic!("an array of a GPU on the CPU"),
     }
 }
 
@@ -138,6 +140,9 @@ impl Backend for Cpu {
 
     fn download(&self, from: View<'_>) -> Vec<f32> {
         let rect = rect(from);
+        if rect.stride == rect.columns {
+            return rect.values.to_vec();
+        }
         (0..rect.rows).flat_map(|i| rect.row(i)).copied().collect()
     }
 
@@ -218,6 +223,15 @@ impl Backend for Cpu {
 
     fn blend(&self, own: f32, a: ViewMut<'_>, factor: f32, b: View<'_>) {
         elementwise::blend(own, rect_mut(a), factor, rect(b), self.parallel);
+    }
+
+    fn gather_columns(&self, out: ViewMut<'_>, from: View<'_>, columns: &[u32]) {
+        let (out, from) = (rect_mut(out), rect(from));
+        assert!(out.rows == from.rows && out.columns == columns.len(), "columns gathered of {} rows", from.rows);
+        for (i, to) in out.values.chunks_mut(out.stride.max(1)).take(out.rows).enumerate() {
+            let row = from.row(i);
+            to.iter_mut().zip(columns).for_each(|(to, &column)| *to = row[column as usize]);
+        }
     }
 
     fn column_dots(&self, out: ViewMut<'_>, keep: bool, a: View<'_>, b: View<'_>) {
@@ -370,6 +384,14 @@ impl Backend for Cpu {
         let accumulators: Vec<&[f32]> = parts.iter().map(|(part, _)| values(part)).collect();
         add_up(values_mut(sum), &accumulators);
         Ok(parts.iter().map(|(_, total)| total).sum())
+    }
+
+    fn for_each(&self, count: usize, body: &(dyn Fn(&dyn Backend, usize) + Sync)) {
+        if self.parallel && count > 1 {
+            (0..count).into_par_iter().with_max_len(1).for_each(|i| body(&Self::ONE_THREAD, i));
+        } else {
+            (0..count).for_each(|i| body(self, i));
+        }
     }
 
     fn cholesky(&self, a: View<'_>) -> Result<Array> {

@@ -1,11 +1,13 @@
 //! A problem whose answers are no numbers any more after so many of them.
 
+use crate::device::Matrix;
 use crate::error::Result;
 use crate::oracle::{
-    Answer, BlockSystem, Capability, CompleteEquations, Consensus, Cost, Curvature, CurvatureMatrix, FactoredLayer,
-    FisherTargets, Gradient, Head, HeadEquations, HeadSystem, Information, JointStep, KroneckerFactors, KroneckerPair,
-    Layer, LayerSplitting, Layout, LocalStep, LocalSums, LocalVariables, NormalEquations, NormalSystem, Offer, Problem,
-    RowResiduals, Rows, Separation, Smoothness, SquaredGradients, Value, Vector,
+    Answer, BlockSystem, Capability, CompleteEquations, Consensus, Cost, Curvature, CurvatureMatrix, ExpertEquations,
+    ExpertLayer, ExpertQuestion, ExpertSums, FactoredLayer, FisherTargets, Gradient, Head, HeadEquations, HeadSystem,
+    Information, JointStep, KroneckerFactors, KroneckerPair, Layer, LayerSplitting, Layout, LocalStep, LocalSums,
+    LocalVariables, NormalEquations, NormalSystem, Offer, Problem, RowResiduals, Rows, Separation, Smoothness,
+    SquaredGradients, Value, Vector,
 };
 use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;
@@ -89,6 +91,9 @@ impl Problem for Faulty<'_> {
     }
     fn consensus(&self) -> Offer<&dyn Consensus> {
         self.inner.consensus().map(|_| self as &dyn Consensus)
+    }
+    fn expert_equations(&self) -> Offer<&dyn ExpertEquations> {
+        self.inner.expert_equations().map(|_| self as &dyn ExpertEquations)
     }
 }
 
@@ -320,6 +325,27 @@ impl LayerSplitting for Faulty<'_> {
     fn local_variables(&self) -> Result<Box<dyn LocalVariables>> {
         let inner = offered(self.inner.layer_splitting())?.local_variables()?;
         Ok(Box::new(FaultyVariables { inner, good: self.good, answers: Arc::clone(&self.answers) }))
+    }
+}
+
+impl ExpertEquations for Faulty<'_> {
+    fn expert_layer(&self) -> ExpertLayer {
+        let none = || ExpertLayer { router: None, experts: Vec::new() };
+        self.inner.expert_equations().map_or_else(|_| none(), |equations| equations.expert_layer())
+    }
+    fn router_gram(&self) -> Result<Answer<Matrix>> {
+        offered(self.inner.expert_equations())?.router_gram()
+    }
+    fn expert_sums(&self, at: &Vector, rows: Rows<'_>, question: ExpertQuestion<'_>) -> Result<Answer<ExpertSums>> {
+        let mut answer = offered(self.inner.expert_equations())?.expert_sums(at, rows, question)?;
+        if self.spoils() {
+            answer.value.value = f64::NAN;
+            for share in answer.value.experts.iter_mut().flatten() {
+                share.input_right.scale(f64::NAN);
+                share.output_right.scale(f64::NAN);
+            }
+        }
+        Ok(answer)
     }
 }
 

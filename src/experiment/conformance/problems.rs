@@ -39,7 +39,7 @@ struct Recipe {
 }
 
 /// In order of preference, the generalized linear models before the networks.
-const RECIPES: [Recipe; 7] = [
+const RECIPES: [Recipe; 8] = [
     glm("logistic"),
     glm("least-squares"),
     glm("softmax"),
@@ -47,6 +47,7 @@ const RECIPES: [Recipe; 7] = [
     network("mlp", &[("hidden", "4-3"), ("activation", "relu"), ("ridge", "0.01")], false),
     network("mlp", &[("hidden", "none"), ("ridge", "0.01")], true),
     network("autoencoder", &[("hidden", "3-2"), ("ridge", "0.01"), ("loss", "squared")], false),
+    network("switch-layer", &[("experts", "3"), ("hidden", "4")], false),
 ];
 
 const fn glm(model: &'static str) -> Recipe {
@@ -100,7 +101,8 @@ fn built(entry: &ModelEntry, recipe: &Recipe, rows: usize) -> Option<Case> {
     let values = given.map(|(key, text)| ((*key).to_owned(), value(text))).collect();
     let settings = Settings::check(entry.name, entry.settings, &values).ok()?;
     let model = tasks().into_iter().find_map(|task| entry.build(&data(rows, task), &settings).ok())?;
-    let told: Vec<_> = recipe.settings.iter().filter(|(key, _)| matches!(*key, "hidden" | "activation")).collect();
+    let told: Vec<_> =
+        recipe.settings.iter().filter(|(key, _)| matches!(*key, "hidden" | "activation" | "experts")).collect();
     let name = match told.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ") {
         shape if shape.is_empty() => entry.name.to_owned(),
         shape => format!("{} with {shape}", entry.name),

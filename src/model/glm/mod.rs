@@ -138,6 +138,11 @@ impl Glm {
             Task::Classes(classes) => &classes[..],
             Task::Regression => &[],
         };
+        let several = data.train.targets.columns();
+        if several > 1 {
+            let remedy = "name one column as the target, or choose `mlp` or `switch-layer`, which fit several";
+            return Err(unfit(format!("there are {several} targets"), remedy));
+        }
         match (&data.task, kind) {
             (Task::Regression, Kind::LeastSquares) => {}
             (Task::Regression, _) => {

@@ -16,10 +16,10 @@ mod splitting;
 mod stack;
 
 use super::rows::{logistic_loss, softmax_loss};
+use super::sheet::within;
 use super::{Build, Evaluation, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights};
 use crate::data::{Examples, Standardization, Task};
-use crate::device::cpu::Cpu;
-use crate::device::{Activation, Array, Device, Loss, Panels, Selection, Table};
+use crate::device::{self, Activation, Array, Loss, Panels, Selection, Table};
 use crate::error::{Error, Result};
 use crate::measure::metrics::area_under_curve;
 use crate::oracle::{
@@ -164,21 +164,13 @@ pub struct Network {
     metadata: Vec<(&'static str, String)>,
 }
 
-/// Part of a selection.
-fn within<'a>(selection: Selection<'a>, block: &Range<usize>) -> Selection<'a> {
-    match selection {
-        Selection::Range(start, _) => Selection::Range(start + block.start, start + block.end),
-        Selection::List(rows) => Selection::List(&rows[block.clone()]),
-    }
-}
-
 impl Network {
     fn perceptron(data: &ModelData, settings: &Settings) -> Result<Self> {
         let unfit = |finding: String, remedy: &str| Err(Error::config("model mlp", finding, remedy));
         let word = settings.word("loss");
         let (loss, outputs, targets) = match &data.task {
             Task::Regression => match word {
-                "auto" | "squared" => (Loss::Squared, 1, Targets::AsTheyAre),
+                "auto" | "squared" => (Loss::Squared, data.train.targets.columns(), Targets::AsTheyAre),
                 _ => {
                     return unfit(format!("loss = \"{word}\" for real targets"), "leave loss out, or give \"squared\"");
                 }
@@ -206,7 +198,7 @@ impl Network {
         let hidden = settings.widths("hidden");
         let widths: Vec<usize> = [columns].into_iter().chain(hidden.iter().copied()).chain([outputs]).collect();
         let stack = Stack::new(
-            Device::new(Cpu::default()),
+            device::current(),
             &widths,
             &vec![activation(settings); hidden.len()],
             Activation::Identity,
@@ -248,7 +240,7 @@ impl Network {
             "squared" => (Activation::Sigmoid, Loss::Squared),
             _ => (Activation::Identity, Loss::Logistic),
         };
-        let stack = Stack::new(Device::new(Cpu::default()), &widths, &activations, last, loss).reconstructing();
+        let stack = Stack::new(device::current(), &widths, &activations, last, loss).reconstructing();
         let factor = vec![1.0 / f64::from(high); columns];
         Ok(Self::new("autoencoder", stack, data, settings, vec![0.0; columns], factor, Targets::Inputs))
     }
@@ -262,7 +254,14 @@ impl Network {
         factor: Vec<f64>,
         targets: Targets,
     ) -> Self {
-        let part = |examples: &Examples| Part::new(examples, &shift, &factor, targets);
+        let part = |examples: &Examples| {
+            let part = Part::new(examples, &shift, &factor, targets);
+            [Some(&part.inputs), part.targets.as_ref()]
+                .into_iter()
+                .flatten()
+                .for_each(|table| stack.device.keep(table));
+            part
+        };
         Self {
             name,
             initialization: Initialization::from_word(settings.word("initialization"), activation(settings)),
@@ -578,8 +577,11 @@ impl Model for Network {
         let (k, has_classes) = (self.stack.outputs(), matches!(self.task, Task::Classes(_)));
         let row = |i: usize| {
             let (own, label) = (&outputs[i * k..(i + 1) * k], f64::from(part.label(i)));
-            // One output has the label as its target, several have indicators of the class.
-            let target = |unit: usize| if k == 1 { label } else { f64::from(u8::from(unit == label as usize)) };
+            // Of classes, one output has the label as its target, several have indicators.
+            let target = |unit: usize| match has_classes && k > 1 {
+                true => f64::from(u8::from(unit == label as usize)),
+                false => f64::from(part.labels.get(part.rows.start + i, unit)),
+            };
             let values = own.iter().map(|&o| f64::from(o));
             let sum = |one: &dyn Fn(f64, f64) -> f64| {
                 values.clone().enumerate().map(|(unit, o)| one(o, target(unit))).sum::<f64>()

@@ -1,8 +1,7 @@
 //! Predictions on raw rows from written weights.
 
 use super::stack::Stack;
-use crate::device::cpu::Cpu;
-use crate::device::{Activation, Array, Device, Loss, Panels, Selection, Table};
+use crate::device::{self, Activation, Array, Loss, Panels, Selection, Table};
 use crate::error::{Error, Result};
 use crate::model::{Predictor, Weights, check_columns};
 use std::ops::Range;
@@ -66,14 +65,14 @@ impl NetworkPredictor {
             _ if widths[layers] == 1 => Loss::Logistic,
             _ => Loss::Softmax,
         };
-        if code.is_none() && widths[layers] != 1 && widths[layers] != classes.len() {
+        if code.is_none() && widths[layers] != 1 && !classes.is_empty() && widths[layers] != classes.len() {
             return Err(damaged("classes"));
         }
         let (shift, factor) = (tensor("input.shift")?.1.clone(), tensor("input.factor")?.1.clone());
         if shift.len() != columns.len() || factor.len() != columns.len() {
             return Err(damaged("input.shift"));
         }
-        let stack = Stack::new(Device::new(Cpu::default()), &widths, &activations, Activation::Identity, loss);
+        let stack = Stack::new(device::current(), &widths, &activations, Activation::Identity, loss);
         let mut parameters = stack.device.zeros(values.len());
         stack.device.upload(parameters.view_mut(0, 1, values.len()), &values);
         Ok(Self { stack, parameters, shift, factor, columns, classes, code })
@@ -122,6 +121,7 @@ impl Predictor for NetworkPredictor {
     fn outputs(&self) -> Vec<String> {
         match self.code {
             Some(code) => (1..=self.stack.layers[code].outputs).map(|unit| format!("code_{unit}")).collect(),
+            None if self.classes.is_empty() => crate::model::target_names(self.stack.outputs()),
             None => crate::model::output_names(&self.classes),
         }
     }

@@ -1,13 +1,17 @@
 //! The alternating direction method of multipliers: in consensus over blocks of rows, and layer by layer in a network.
 //!
 //! `variant` says which: `consensus` (Boyd et al. 2011) for problems that are sums over row blocks; `taylor` (Taylor et al.
-//! 2016) and `proximal` for networks of rectifiers, the latter for mixtures of them too. The last two form no gradient of the objective by back-propagation of
+//! 2016) and `proximal` for networks of rectifiers, the latter for mixtures of them too; `experts` for a layer of experts. The last three form no gradient of the objective by back-propagation of
 //! a loss's derivative; docs/methods.md says what in them is a gradient all the same.
 
 mod consensus;
+mod experts;
 mod proximal;
 mod taylor;
 
+use super::expert_steps::{
+    EXPERT_DAMPING, INPUT_CAP, OUTPUT_CAP, RETRIES, ROUTER_CAP, ROUTER_STEP, ROWS_PER_EXPERT, SIGNAL,
+};
 use super::{Optimizer, OptimizerEntry};
 use crate::oracle::{Capability, Layer, Need, Setting, Vector};
 use ndarray::Array2;
@@ -15,6 +19,8 @@ use ndarray::Array2;
 const CONSENSUS: &[&str] = &["consensus"];
 const TAYLOR: &[&str] = &["taylor"];
 const PROXIMAL: &[&str] = &["proximal"];
+const EXPERTS: &[&str] = &["experts"];
+const STOCHASTIC: &[&str] = &["proximal", "experts"];
 
 /// The registered optimizer.
 pub const ENTRY: OptimizerEntry = OptimizerEntry {
@@ -27,13 +33,15 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
         Setting::choice(
             "variant",
             "consensus",
-            &["consensus", "taylor", "proximal"],
-            "consensus: row blocks; networks: taylor as published in 2016, proximal (mixtures too) with joint steps and no multipliers",
+            &["consensus", "taylor", "proximal", "experts"],
+            "consensus: row blocks; networks: taylor as published in 2016, proximal (mixtures too) with joint steps and no multipliers; \
+             experts: inside every expert of a layer of experts",
         )
         .needing(&[
             Need { word: "consensus", capabilities: &[Capability::Consensus], draws: false },
             Need { word: "taylor", capabilities: &[Capability::Layers, Capability::LayerVariables], draws: true },
             Need { word: "proximal", capabilities: &[Capability::Layers, Capability::Value], draws: true },
+            Need { word: "experts", capabilities: &[Capability::Experts, Capability::Value], draws: true },
         ]),
         Setting::whole("parts", "8", 1, 4096, "blocks of consecutive rows that are fitted apart")
             .of("variant", CONSENSUS),
@@ -75,14 +83,14 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
         )
         .of("variant", TAYLOR),
         Setting::whole("batch_size", "2000", 0, 1 << 40, "rows per step; 0: all").log().search(250.0, 4000.0).of("variant", PROXIMAL),
-        Setting::real("penalty", "0.1", 1e-12, 1e12, "beta of beta/2 |z - W a - b|^2 at the start")
+        Setting::real("penalty", "0.1", 1e-12, 1e12, "beta of beta/2 |z - W a - b|^2 at the start; experts: in units of the mean diagonal of V'V")
             .log()
-            .search(1e-2, 10.0).of("variant", PROXIMAL),
+            .search(1e-2, 10.0).of("variant", STOCHASTIC),
         Setting::real("penalty_growth", "1.05", 1e-3, 1e3, "factor of the penalty from pass to pass")
             .of("variant", PROXIMAL),
         Setting::real("hidden_step", "2", 0.0, 1e3, "share of hidden layers' least-squares steps that is taken")
             .log()
-            .search(0.05, 10.0).of("variant", PROXIMAL),
+            .search(0.05, 10.0).of("variant", STOCHASTIC),
         Setting::real("hidden_damping", "1e-4", 0.0, f64::INFINITY, "share of the mean diagonal added to their Gram matrices")
             .log()
             .of("variant", PROXIMAL),
@@ -106,9 +114,9 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
             .of("variant", PROXIMAL),
         Setting::whole("head_start_rows", "4000", 1, 1 << 40, "rows that they are taken on").of("variant", PROXIMAL),
         Setting::real("memory", "0.6", 0.0, 0.999_999, "share of the Gram matrices that is kept at a refresh")
-            .of("variant", PROXIMAL),
+            .of("variant", STOCHASTIC),
         Setting::whole("refresh", "5", 1, 1 << 20, "steps between two refreshes of Gram matrices and trust regions")
-            .of("variant", PROXIMAL),
+            .of("variant", STOCHASTIC),
         Setting::choice(
             "trust_region",
             "adaptive",
@@ -120,17 +128,31 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
             "schedule",
             "constant",
             &["constant", "inverse", "cosine"],
-            "both steps over passes t: constant; inverse: 1/(1 + t/horizon); cosine: to zero at the horizon",
+            "steps over passes t: constant; inverse: 1/(1 + t/horizon); cosine: to zero at the horizon",
         )
-        .of("variant", PROXIMAL),
+        .of("variant", STOCHASTIC),
         Setting::real("horizon", "40", 1e-9, f64::INFINITY, "passes: the time scale of the schedule")
             .log()
-            .of("variant", PROXIMAL),
+            .of("variant", STOCHASTIC),
+        ROWS_PER_EXPERT.of("variant", EXPERTS),
+        Setting::whole("inner_steps", "2", 1, 100, "steps of conjugate gradients of every token").of("variant", EXPERTS),
+        Setting::real("output_step", "0.3", 0.0, 1e3, "share of output matrices' least-squares steps that is taken")
+            .log()
+            .search(0.02, 1.0).of("variant", EXPERTS),
+        Setting::real("momentum", "0", 0.0, 0.999_999, "share of the last move that is kept").of("variant", EXPERTS),
+        ROUTER_STEP.of("variant", EXPERTS),
+        SIGNAL.of("variant", EXPERTS),
+        EXPERT_DAMPING.of("variant", EXPERTS),
+        INPUT_CAP.of("variant", EXPERTS),
+        OUTPUT_CAP.of("variant", EXPERTS),
+        ROUTER_CAP.of("variant", EXPERTS),
+        RETRIES.of("variant", EXPERTS),
     ],
     build: |s| {
         let built: Box<dyn Optimizer> = match s.word("variant") {
             "taylor" => Box::new(taylor::Taylor::new(s)),
             "proximal" => Box::new(proximal::Proximal::new(s)),
+            "experts" => Box::new(experts::Experts::new(s)),
             _ => Box::new(consensus::Admm::new(s)),
         };
         Ok(built)

@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 /// Columns of traces that the page can draw.
-const TRACE_COLUMNS: [&str; 24] = [
+const TRACE_COLUMNS: [&str; 28] = [
     "train_seconds",
     "step",
     "data_passes",
@@ -30,9 +30,13 @@ const TRACE_COLUMNS: [&str; 24] = [
     "validation_loss",
     "validation_accuracy",
     "validation_squared_error",
+    "validation_explained_variance",
+    "validation_explained_beyond_linear",
     "test_loss",
     "test_accuracy",
     "test_squared_error",
+    "test_explained_variance",
+    "test_explained_beyond_linear",
     "validation_bits_per_character",
     "validation_grammar_loss",
     "validation_fact_loss",
@@ -74,7 +78,9 @@ pub fn page(runs: &Runs, verdict: Option<&Verdict>) -> String {
         }
         (None, None) => {}
     }
-    page.push_str("<noscript><p class=\"broken\">Plots and tables are drawn by JavaScript, which is switched off.</p></noscript>\n");
+    page.push_str(
+        "<noscript><p class=\"note\">Plots and tables are drawn by JavaScript, which is switched off.</p></noscript>\n",
+    );
     let _ = write!(
         page,
         "</main>\n<div id=\"after\">\n{}</div>\n<script type=\"application/json\" id=\"data\">{data}</script>\n\

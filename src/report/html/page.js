@@ -20,6 +20,10 @@ const METRICS = {
   objective: [`Training objective (${data.loss_unit})`, false, significant],
   gap: [`Objective above the optimum (${data.loss_unit})`, true, significant],
   test_squared_error: ["Test squared error (per row)", false, significant],
+  test_explained_variance: ["Explained variance of test outputs", false, significant],
+  test_explained_beyond_linear: ["Explained of what a linear map leaves, test", false, significant],
+  validation_explained_variance: ["Explained variance of validation outputs", false, significant],
+  validation_explained_beyond_linear: ["Explained of what a linear map leaves, validation", false, significant],
   validation_squared_error: ["Validation squared error (per row)", false, significant],
   train_squared_error: ["Training squared error (per row)", false, significant],
   test_bits_per_character: ["Test bits per character", false, significant],
@@ -32,6 +36,7 @@ const METRICS = {
   validation_sum_loss: ["Validation loss on sums (nats per digit)", false, significant],
   gradient_norm: ["Largest element of the gradient", true, significant],
 };
+const rises = metric => metric.includes("accuracy") || metric.includes("explained");
 const AXES = {
   seconds: ["Training time", true, seconds, "train_seconds"],
   steps: ["Steps", true, significant, "step"],
@@ -234,7 +239,7 @@ function curves() {
 
 function modelLines(model, { x, y, traces }) {
   const column = AXES[x][3], [x_title, , x_format] = AXES[x], [y_title, , y_format] = METRICS[y];
-  const worst = y.includes("accuracy") ? -Infinity : Infinity;
+  const worst = rises(y) ? -Infinity : Infinity;
   return model.series.filter(series => !hidden.has(series.name)).map(series => {
     const label = (cell, p) => () => [series.name, cell ? place(cell) : `median of ${series.cells.length}`, `${y_title}: ${y_format(p[1], 5)}`, `${x_title}: ${x_format(p[0])}`];
     const own = series.cells.map(cell => ({ cell, points: curve(cell, column, y), holds: cell.status === "finished", diverged: cell.status === "diverged", lost: !answered(cell) && cell.status !== "diverged" }));
@@ -282,7 +287,7 @@ function front(points, higher) {
 }
 
 function parameters() {
-  const metrics = ["test_accuracy", "test_bits_per_character", "test_squared_error", "test_loss", "test_fact_loss", "test_sum_loss", "test_grammar_loss", "validation_accuracy", "validation_loss", "train_loss"]
+  const metrics = ["test_accuracy", "test_explained_variance", "test_explained_beyond_linear", "test_bits_per_character", "test_squared_error", "test_loss", "test_fact_loss", "test_sum_loss", "test_grammar_loss", "validation_accuracy", "validation_loss", "train_loss"]
     .filter(key => data.datasets.some(d => d.models.some(m => m.series.some(s => medianOf(s, key) !== null))));
   const sizes = Object.keys(SIZES).filter(key => data.datasets.some(d => d.models.some(m => m.series.some(s => medianOf(s, key) !== null))));
   if (!metrics.length || !sizes.length) return;
@@ -301,7 +306,7 @@ function parameters() {
     const [title, format] = SIZES[state.size], [y_title, , y_format] = METRICS[state.metric];
     Object.assign(chart, { x: { title, log: log.checked, format }, y: { title: y_title, log: log_up.checked, format: y_format } });
     const lines = sizeLines(state.dataset, state.metric, state.size);
-    const best = front(lines.flatMap(line => line.curves[0].points), state.metric.includes("accuracy"));
+    const best = front(lines.flatMap(line => line.curves[0].points), rises(state.metric));
     const steps = best.flatMap((p, k) => k ? [[p[0], best[k - 1][1], p[2], p], p] : [p]);
     if (best.length > 1) lines.unshift({ style: { color: [128, 128, 128], dash: [2, 3], marker: "circle" }, mark: "front", curves: [], middle: { points: steps } });
     chart.all = undefined;
@@ -396,7 +401,7 @@ function sensitivity() {
   if (!found.size) return;
   const made = section("Sensitivity to settings", "What each value of a setting came to, all else equal; medians over seeds and folds. A value at which every cell diverged has no point.");
   const controls = element("div", { class: "controls" }, made);
-  const metrics = ["validation_loss", "validation_bits_per_character", "validation_fact_loss", "validation_accuracy", "train_loss", "validation_squared_error", "time_to_target_seconds"].filter(key => data.datasets.some(d => d.models.some(m => m.series.some(s => medianOf(s, key) !== null))));
+  const metrics = ["validation_loss", "validation_bits_per_character", "validation_fact_loss", "validation_accuracy", "validation_explained_variance", "train_loss", "validation_squared_error", "time_to_target_seconds"].filter(key => data.datasets.some(d => d.models.some(m => m.series.some(s => medianOf(s, key) !== null))));
   const keys = [...found.keys()].sort((a, b) => (b === "learning_rate") - (a === "learning_rate"));
   const state = { key: keys[0], metric: metrics[0] };
   const chart = { zoom: null, scatter: true, changed: () => draw(), x: {}, y: {} };
@@ -479,6 +484,7 @@ const COLUMNS = [
   ["test_accuracy", "test accuracy", significant], ["validation_accuracy", "validation accuracy", significant], ["train_accuracy", "training accuracy", significant],
   ["test_auc", "test AUC", significant], ["test_loss", "test loss", significant], ["train_loss", "training loss", significant], ["objective", "objective", v => significant(v, 6)],
   ["test_bits_per_character", "test bits per character", significant], ["test_fact_loss", "test loss on facts", significant], ["test_sum_loss", "test loss on sums", significant],
+  ["test_explained_variance", "test explained", significant], ["test_explained_beyond_linear", "beyond linear", significant],
   ["test_squared_error", "test squared error", significant], ["train_squared_error", "training squared error", significant],
   ["train_seconds", "training time", seconds], ["time_to_target_seconds", "to target", seconds], ["steps", "steps", count], ["data_passes", "passes", significant],
   ["gradient_equivalents", "gradients", significant], ["flops", "FLOPs", v => significant(v, 3)], ["parameters_total", "parameters", count], ["parameters_active", "active", count], ["parameters_nonzero", "not zero", count],

@@ -1,0 +1,111 @@
+//! Predictions on raw rows from written weights.
+
+use super::layer::{Layer, Part, Shape};
+use crate::device::cpu::Cpu;
+use crate::device::{Array, Device, Panels, Selection, Table};
+use crate::error::{Error, Result};
+use crate::model::{Predictor, Weights, check_columns};
+use std::ops::Range;
+
+/// Applies a layer to raw rows: its outputs in the units of the targets.
+pub(super) struct LayerPredictor {
+    layer: Layer,
+    parameters: Array,
+    columns: Vec<String>,
+    shift: Vec<f64>,
+    factor: Vec<f64>,
+    output_shift: Vec<f64>,
+    output_factor: f64,
+}
+
+fn damaged(what: &str) -> Error {
+    Error::config("weights", format!("`{what}` is missing or damaged"), "run the cell again")
+}
+
+impl LayerPredictor {
+    pub fn from_weights(weights: &Weights) -> Result<Self> {
+        let tensor = |key: &str| weights.tensors.get(key).ok_or_else(|| damaged(key));
+        let columns = weights.metadata.get("columns").ok_or_else(|| damaged("columns"))?;
+        let columns: Vec<String> = serde_json::from_str(columns).map_err(|_| damaged("columns"))?;
+        let experts = (0..).take_while(|i| weights.tensors.contains_key(&format!("expert{i}.input.weight"))).count();
+        let rows = |key: &str| Ok::<_, Error>(tensor(key)?.1.len());
+        let (hidden, outputs) = (rows("expert0.input.bias")?, rows("expert0.output.bias")?);
+        let layer = Layer::new(Device::new(Cpu::default()), Shape { inputs: columns.len(), hidden, outputs, experts });
+        let mut values: Vec<f32> = Vec::with_capacity(layer.layout.len());
+        for block in layer.layout.blocks() {
+            let [weight, bias] = ["weight", "bias"].map(|part| format!("{}.{part}", block.name));
+            let inputs = block.columns - 1;
+            let (shape, weight_values) = tensor(&weight)?;
+            let biases = &tensor(&bias)?.1;
+            if shape[..] != [block.rows, inputs]
+                || weight_values.len() != block.rows * inputs
+                || biases.len() != block.rows
+            {
+                return Err(damaged(&weight));
+            }
+            for (row, bias) in biases.iter().enumerate() {
+                let weights = &weight_values[row * inputs..(row + 1) * inputs];
+                values.extend(weights.iter().chain([bias]).map(|&v| v as f32));
+            }
+        }
+        let sized = |key: &str, len: usize| -> Result<Vec<f64>> {
+            Some(tensor(key)?.1.clone()).filter(|values| values.len() == len).ok_or_else(|| damaged(key))
+        };
+        let (shift, factor) = (sized("input.shift", columns.len())?, sized("input.factor", columns.len())?);
+        let (output_shift, output_factor) = (sized("output.shift", outputs)?, sized("output.factor", 1)?[0]);
+        let mut parameters = layer.device.zeros(values.len());
+        layer.device.upload(parameters.view_mut(0, 1, values.len()), &values);
+        Ok(Self { layer, parameters, columns, shift, factor, output_shift, output_factor })
+    }
+}
+
+impl Predictor for LayerPredictor {
+    fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    fn classes(&self) -> &[String] {
+        &[]
+    }
+
+    fn outputs(&self) -> Vec<String> {
+        crate::model::target_names(self.output_shift.len())
+    }
+
+    fn predict(&self, features: &Panels, rows: Range<usize>) -> Result<Vec<f64>> {
+        check_columns(&self.columns, features)?;
+        let (layer, outputs) = (&self.layer, self.output_shift.len());
+        let count = rows.len();
+        let none = Panels::from_fn(rows.end, outputs, |_, _| 0.0);
+        let part = Part {
+            inputs: Table::new(features.clone(), rows.clone(), &self.shift, &self.factor),
+            targets: Table::plain(none, rows),
+        };
+        let mut predicted = vec![0.0; count * outputs];
+        let mut start = 0;
+        layer.for_blocks(&self.parameters, &part, Selection::Range(0, count), |block, routing| {
+            let made = layer.for_jobs(routing, |device, index, room| {
+                let job = &routing.jobs[index];
+                let mut values = Vec::with_capacity(job.tokens.len() * outputs);
+                for tokens in routing.tiles(job) {
+                    let columns = tokens.len();
+                    layer.forward(device, &self.parameters, block, routing, job.expert, tokens, &mut room.tile);
+                    layer.residual(device, block, tokens, room, None);
+                    let by_unit = device.download(room.work.d.view(columns));
+                    values.extend((0..columns).flat_map(|i| by_unit[i..].iter().step_by(columns).copied()));
+                }
+                values
+            });
+            for (job, made) in routing.jobs.iter().zip(&made) {
+                for (&token, values) in routing.order[job.tokens.clone()].iter().zip(made.chunks_exact(outputs)) {
+                    let to = &mut predicted[(start + token as usize) * outputs..][..outputs];
+                    for ((to, &value), shift) in to.iter_mut().zip(values).zip(&self.output_shift) {
+                        *to = shift + self.output_factor * f64::from(value);
+                    }
+                }
+            }
+            start += block.columns;
+        });
+        Ok(predicted)
+    }
+}
