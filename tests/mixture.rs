@@ -466,7 +466,7 @@ fn optimizers_lower_their_objectives() {
         ("l-bfgs", &[], 60, 0.05),
         ("newton-cg", &[], 25, 0.05),
         ("hessian-free", &[], 25, 0.05),
-        ("muon", &[batch.clone()], 300, 0.02),
+        ("muon", &[batch.clone(), ("adam_learning_rate", real(0.03))], 300, 0.05),
         ("irls", &[], 60, 0.05),
         ("admm", &[("variant", word("proximal")), ("batch_size", whole(500)), ("head_step", real(0.1))], 400, 0.05),
     ];
