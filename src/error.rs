@@ -54,6 +54,10 @@ pub enum Error {
     #[error("{0}")]
     Numeric(String),
 
+    /// A device that cannot be used or failed.
+    #[error("{0}")]
+    Device(String),
+
     /// The operating system refused something.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
@@ -100,7 +104,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Diverged { .. } | Self::Numeric(_) => 1,
+            Self::Diverged { .. } | Self::Numeric(_) | Self::Device(_) => 1,
             Self::Config { .. } | Self::Unsupported { .. } => 2,
             Self::Data(_) => 3,
             Self::Io { .. } | Self::Network { .. } => 4,

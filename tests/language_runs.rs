@@ -45,19 +45,20 @@ fn a_switch_transformer_runs_is_traced_and_is_exported() {
 #[test]
 fn what_cannot_be_is_refused_before_anything_runs() {
     let place = Place::new();
-    let with = |from: &str, to: &str| {
-        place.write("bad.toml", EXPERIMENT.replacen(from, to, 1));
-        place.fail(2, &["run", "bad.toml", "--dry-run"])
-    };
+    let with = |from: &str, to: &str| EXPERIMENT.replacen(from, to, 1);
+    place.write("bad.toml", with("micro-switch", "micro-swich"));
+    assert!(place.fail(2, &["run", "bad.toml", "--dry-run"]).contains("micro-switch"));
     for (from, to, expected) in [
-        ("micro-switch", "micro-swich", "micro-switch"),
         ("experts = 4", "experts = 0", "experts = 0"),
         ("context = 32", "context = 32\nd_kv = 7", "d_kv = 7"),
         ("context = 32", "context = 32\ncapacity_factor = 0.0001", "less than one of"),
         ("context = 32", "context = 32\ntop_k = 5", "top_k = 5 of 4"),
+        ("context = 32", "context = 3000", "too few for one sequence of context = 3000"),
         ("preset = 'micro-switch'", "preset = 'micro-decoder'\njitter = 0.1", "`jitter` belongs to Switch layers"),
     ] {
-        let message = with(from, to);
-        assert!(message.contains(expected), "{to}: {message}");
+        place.write("bad.toml", with(from, to));
+        let output = place.output(&["run", "bad.toml", "--dry-run"]);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(said.contains(expected), "{to}: {said}");
     }
 }

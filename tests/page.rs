@@ -94,7 +94,7 @@ fn the_page_opens_without_complaint_and_its_choices_work() {
     // The same as a reader: another axis, a hidden line, a zoom from the keyboard, a sorted column.
     for (x, title) in [("steps", "Steps"), ("passes", "Passes over the training rows"), ("parameters", "Parameters")] {
         let script = format!(
-            "<script>const c = document.getElementById('choose-x'); c.value = '{x}'; c.dispatchEvent(new Event('change'));\n\
+            "<script>{{ const c = document.getElementById('choose-x'); c.value = '{x}'; c.dispatchEvent(new Event('change'));\n\
              const before = document.querySelectorAll('.panels path').length;\n\
              document.querySelector('.legend button').click();\n\
              document.body.dataset.fewer = document.querySelectorAll('.panels path').length < before;\n\
@@ -120,7 +120,7 @@ fn the_page_opens_without_complaint_and_its_choices_work() {
              [...results().querySelectorAll('th button')].find(b => b.textContent === 'parameters').click();\n\
              buttons[0].click();\n\
              document.body.dataset.sorted = results().querySelector('[aria-sort]').textContent;\n\
-             document.querySelector('th button').click();</script>"
+             document.querySelector('th button').click(); }}</script>"
         );
         let changed = page.with_file_name(format!("{x}.html"));
         fs::write(&changed, text.replace("</body>", &format!("{script}</body>"))).expect("a page");

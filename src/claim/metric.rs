@@ -35,7 +35,7 @@ const fn to_target(name: &'static str, noise: Noise) -> Metric {
 }
 
 /// All metrics.
-pub const METRICS: [Metric; 49] = [
+pub const METRICS: &[Metric] = &[
     metric("parameters_total", Noise::None),
     metric("parameters_active", Noise::None),
     metric("parameter_bytes", Noise::None),
@@ -76,6 +76,7 @@ pub const METRICS: [Metric; 49] = [
     metric("train_seconds", Noise::Clock),
     metric("peak_resident_bytes", Noise::Clock),
     metric("peak_anonymous_bytes", Noise::Clock),
+    metric("peak_device_bytes", Noise::Seed),
     to_target("time_to_target", Noise::Clock),
     to_target("steps_to_target", Noise::Seed),
     to_target("passes_to_target", Noise::Seed),

@@ -2,6 +2,8 @@
 
 use super::{Format, output};
 use crate::data::locate::{cache_dir, data_dirs};
+use crate::device::cuda::probe;
+use crate::device::cuda::probe::Found;
 use crate::error::Result;
 use crate::measure::environment::{Environment, available_threads};
 use crate::workbench::Workbench;
@@ -15,7 +17,7 @@ Examples:
   parsimony doctor
   parsimony doctor --format json";
 
-/// Check processor, memory, linear algebra, data folders and cache
+/// Check processor, memory, linear algebra, GPU, data folders and cache
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -30,6 +32,8 @@ struct Report {
     environment: Environment,
     /// Whether a small linear system is solved rightly.
     linear_algebra_works: bool,
+    /// What was found of CUDA.
+    cuda: Found,
     data_folders: Vec<Folder>,
     cache: Option<Folder>,
     datasets_present: Vec<String>,
@@ -56,6 +60,7 @@ pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<()> {
     let report = Report {
         environment: Environment::gather(available_threads()),
         linear_algebra_works: linear_algebra_works(),
+        cuda: probe(),
         data_folders: data_dirs().into_iter().map(folder).collect(),
         cache: cache_dir().map(folder),
         datasets_present: of_state(&["present", "generated here"]),
@@ -78,6 +83,27 @@ fn linear_algebra_works() -> bool {
 fn is_writable(path: &std::path::Path) -> bool {
     let existing = path.ancestors().find(|path| path.is_dir());
     existing.is_some_and(|folder| tempfile::tempfile_in(folder).is_ok())
+}
+
+/// What was found of CUDA, line by line.
+fn gpu_lines(found: &Found) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    for (number, gpu) in found.gpus.iter().enumerate() {
+        let memory = gpu.memory_bytes as f64 / 1024_f64.powi(3);
+        lines.push(("gpu", format!("cuda:{number}: {}, {}, {memory:.1} GiB", gpu.name, gpu.architecture)));
+    }
+    let driver =
+        found.driver.as_ref().map_or_else(|| "no driver".to_owned(), |version| format!("driver for CUDA {version}"));
+    let compiler =
+        found.compiler.as_ref().map_or_else(|| "no libnvrtc".to_owned(), |version| format!("libnvrtc {version}"));
+    let blas = if found.has_blas { "libcublas" } else { "no libcublas (own kernels multiply)" };
+    lines.push((if lines.is_empty() { "gpu" } else { "" }, format!("{driver}, {compiler}, {blas}")));
+    let usable = match &found.obstacle {
+        Some(obstacle) => format!("no GPU can be used: {obstacle}"),
+        None => "usable: --device cuda".to_owned(),
+    };
+    lines.push(("", usable));
+    lines
 }
 
 fn text(report: &Report) -> String {
@@ -104,6 +130,9 @@ fn text(report: &Report) -> String {
     let works =
         if report.linear_algebra_works { "solves a small system: right" } else { "solves a small system: WRONG" };
     line("", works.into());
+    for (name, value) in gpu_lines(&report.cuda) {
+        line(name, value);
+    }
     for folder in &report.data_folders {
         line("data folder", format!("{}{}", folder.path, if folder.exists { "" } else { " (not there)" }));
     }

@@ -24,6 +24,8 @@ pub const EXPERIMENTS: &[(&str, &str)] = &[
     ("large-batch", include_str!("../../experiments/large-batch.toml")),
     ("cheap-gradient", include_str!("../../experiments/cheap-gradient.toml")),
     ("press", include_str!("../../experiments/press.toml")),
+    ("mixture-of-logistics", include_str!("../../experiments/mixture-of-logistics.toml")),
+    ("switch-higgs", include_str!("../../experiments/switch-higgs.toml")),
     ("character-model", include_str!("../../experiments/character-model.toml")),
     ("switch-layer-four-optimizers", include_str!("../../experiments/switch-layer-four-optimizers.toml")),
     ("irls-for-moe", include_str!("../../experiments/irls-for-moe.toml")),

@@ -2,6 +2,8 @@
 
 use super::{Format, output};
 use crate::claim::Verdict;
+use crate::device::cuda::probe;
+use crate::device::{DeviceName, DeviceWish};
 use crate::error::Result;
 use crate::experiment::{
     self, CellConfig, Options, Outcome, Plan, Spec, State, count_interruptions, identity, say, state_of, write_json,
@@ -18,6 +20,7 @@ Examples:
   parsimony run experiments/higgs-logistic.toml --dry-run
   parsimony run mine.toml --out /tmp/mine            another folder than runs/NAME
   parsimony run mine.toml --force                    run finished cells again
+  parsimony run mine.toml --device cuda              networks on the first GPU
 
 An experiment that was interrupted, by Ctrl-C or by a crash, goes on where it was when it is run again (without --force).
 Pairs that do not fit are skipped with the reason, which is no failure. Exit code 1 says that at least one cell failed or
@@ -43,6 +46,10 @@ pub struct Arguments {
     /// piece by piece in every pass [default: what is available]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
+    /// Where models that can live on a GPU do: cpu, cuda (the first GPU), cuda:N, or auto, a GPU if there is one that can be
+    /// used [default: the file's, else cpu]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceWish>,
     /// Show no progress
     #[arg(long, short)]
     quiet: bool,
@@ -78,7 +85,8 @@ pub fn size(text: &str) -> std::result::Result<u64, String> {
 }
 
 pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
-    let spec = load(workbench, &arguments.file)?;
+    let mut spec = load(workbench, &arguments.file)?;
+    spec.device = arguments.device.unwrap_or(spec.device);
     let folder = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(&spec.name));
     if arguments.dry_run {
         let plan = with_import_bar(|progress| Plan::new(&spec, workbench, progress))?;
@@ -109,6 +117,9 @@ pub fn run_and_judge(
     memory: Option<u64>,
 ) -> Result<(Outcome, Option<Verdict>)> {
     let plan = with_import_bar(|progress| Plan::new(spec, workbench, progress))?;
+    if spec.device == DeviceWish::Auto && !quiet {
+        say(format_args!("device auto: {}", what_auto_is(&plan)));
+    }
     count_interruptions()?;
     let options = Options { folder: folder.to_owned(), force, quiet, memory };
     let outcome = experiment::run(spec, &plan, &options)?;
@@ -128,6 +139,17 @@ pub fn run_and_judge(
     }
     let verdict = if outcome.interrupted { None } else { judge(spec, folder)? };
     Ok((outcome, verdict))
+}
+
+/// Where `auto` puts the cells of a plan, and why not on a GPU.
+fn what_auto_is(plan: &Plan) -> String {
+    match plan.cells.iter().find(|cell| cell.device != DeviceName::Cpu) {
+        Some(cell) => format!("{} for models that can live on a GPU", cell.device),
+        None => {
+            let obstacle = probe().obstacle.unwrap_or_else(|| "no model of this experiment can live on a GPU".into());
+            format!("the CPU, because {obstacle}")
+        }
+    }
 }
 
 /// Judges the claim of a run, if it states expectations, and keeps the verdict in `verdict.json`.
@@ -205,7 +227,9 @@ pub fn show(plan: &Plan, folder: &Path, format: Format) -> Result<()> {
     });
     let mut text =
         output::table(["cell", "dataset", "model", "optimizer", "hyperparameters", "seed", "budget", "state"], rows);
-    text.push_str(&format!("\n{} in {}\n", counted(plan.cells.len()), folder.display()));
+    let on_gpus = plan.cells.iter().filter(|cell| cell.device != DeviceName::Cpu).count();
+    let on_gpus = if on_gpus == 0 { String::new() } else { format!(", {on_gpus} on a GPU") };
+    text.push_str(&format!("\n{} in {}{on_gpus}\n", counted(plan.cells.len()), folder.display()));
     if !plan.skipped.is_empty() {
         let rows = plan.skipped.iter().map(|skipped| {
             let cell = &skipped.cell;

@@ -2,6 +2,7 @@
 
 use super::run::{load, show, size, with_import_bar};
 use super::{Format, output};
+use crate::device::DeviceWish;
 use crate::error::Result;
 use crate::experiment::tune::{Overrides, Record, Tuned, Tuning};
 use crate::experiment::{self, Options, count_interruptions, say};
@@ -50,6 +51,9 @@ pub struct Arguments {
     /// Keep every trial within so much memory, as 1GiB or 800MiB [default: what is available]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
+    /// Where models that can live on a GPU do, as for `run` [default: the file's, else cpu]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceWish>,
     /// Show no progress
     #[arg(long, short)]
     quiet: bool,
@@ -64,7 +68,8 @@ fn seconds(text: &str) -> std::result::Result<f64, String> {
 }
 
 pub fn run(workbench: &Workbench, arguments: &Arguments) -> Result<ExitCode> {
-    let spec = load(workbench, &arguments.file)?;
+    let mut spec = load(workbench, &arguments.file)?;
+    spec.device = arguments.device.unwrap_or(spec.device);
     let overrides = Overrides {
         trials: arguments.trials.map(usize::from),
         seconds: arguments.seconds,

@@ -5,6 +5,7 @@
 //! examples. Only the device that made an array looks inside it.
 
 use super::cpu::buffer::Buffer;
+use super::cuda::machine::Numbers;
 
 /// A flat array of `f32` on the device that made it.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,11 +13,13 @@ pub struct Array {
     pub(super) storage: Storage,
 }
 
-/// Where the numbers lie. A second device adds its own case here and its own [`Backend`](super::Backend).
+/// Where the numbers lie; each case belongs to a [`Backend`](super::Backend).
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Storage {
     /// Host memory, aligned to cache lines.
     Cpu(Buffer<f32>),
+    /// A GPU's memory.
+    Cuda(Numbers),
 }
 
 impl Array {
@@ -25,6 +28,7 @@ impl Array {
     pub fn len(&self) -> usize {
         match &self.storage {
             Storage::Cpu(values) => values.len(),
+            Storage::Cuda(numbers) => numbers.len(),
         }
     }
 

@@ -156,6 +156,19 @@ pub trait Backend: Debug + Send + Sync {
     fn copy(&self, to: ViewMut<'_>, from: View<'_>);
     /// Waits until all that was asked is done.
     fn synchronize(&self) {}
+    /// The first thing that went wrong of what was asked, if anything did; waits for it.
+    ///
+    /// # Errors
+    /// That, in words: a GPU's memory is full, its driver failed.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+    /// The largest number of bytes of its own memory that were in use at once, if it has any.
+    fn peak_bytes(&self) -> Option<u64> {
+        None
+    }
+    /// Brings the rows of a table to where [`Backend::load`] needs them.
+    fn keep(&self, _table: &Table) {}
     /// What it does for Transformers; `None` where it has not learned that.
     fn tokens(&self) -> Option<&dyn Tokens> {
         None

@@ -6,13 +6,16 @@
 
 pub mod array;
 mod backend;
+mod choice;
 pub mod cpu;
+pub mod cuda;
 mod matrix;
 pub mod panels;
 mod tokens;
 
 pub use array::Array;
 pub use backend::{Activation, AdamStep, Backend, BlockBody, Device, Job, Loss, Table};
+pub use choice::{DeviceName, DeviceWish, current, use_backend, use_device};
 pub use cpu::design::Selection;
 pub use matrix::Matrix;
 pub use panels::{PANEL_ROWS, Panels};

@@ -14,7 +14,9 @@ use super::record::{
 };
 use super::spec::Reported;
 use super::trace::{Trace, write_row_outcomes};
+use crate::data::locate::cache_dir;
 use crate::device::cpu::on_worker;
+use crate::device::{self, Device, DeviceName, use_device};
 use crate::error::{Error, Result};
 use crate::measure::clock::{Clock, Section};
 use crate::measure::compression::compressed_bytes;
@@ -63,11 +65,23 @@ pub fn run(workbench: &Workbench, folder: &Path, memory: Option<u64>) -> Result<
 fn attempt(workbench: &Workbench, folder: &CellFolder, config: &CellConfig, clock: &mut Clock) -> Result<CellResult> {
     let entry = workbench.optimizer(&config.optimizer.name)?;
     let settings = Settings::check("config.json, hyperparameters", entry.settings, &config.hyperparameters)?;
+    use_device(config.device, cache_dir().as_deref())?;
+    if config.device != DeviceName::Cpu {
+        let gpu = Some(device::current().name());
+        write_json(&folder.environment(), &Environment { gpu, ..Environment::gather(config.threads) })?;
+    }
     let opened = problem::open(workbench, config, &problem::model_settings(workbench, config)?)?;
     let model = &*opened.model;
+    let device = device::current();
+    if config.device != DeviceName::Cpu && model.layout().device() != Some(&device) {
+        let finding = format!("model {} does not live on {}", config.model.name, device.name());
+        return Err(Error::config("device", finding, "take --device cpu or --device auto"));
+    }
+    device.check()?;
     let parameters = model.initial(&mut stream(config.seed, Stream::Initialization));
     let mut run = Run {
         config,
+        device,
         model,
         oracle: Oracle::new(model, entry.name, &entry.needs_with(&settings), config.seed, opened.block_rows),
         optimizer: (entry.build)(&settings)?,
@@ -118,6 +132,7 @@ impl Ending {
 
 struct Run<'a> {
     config: &'a CellConfig,
+    device: Device,
     model: &'a dyn Model,
     oracle: Oracle<'a>,
     optimizer: Box<dyn Optimizer>,
@@ -136,6 +151,7 @@ impl Run<'_> {
     fn begin(&mut self) -> Result<Option<Ending>> {
         self.clock.switch(Section::Training);
         let started = self.optimizer.start(&mut self.oracle, &self.parameters);
+        self.device.synchronize();
         self.clock.switch(Section::Recording);
         match started {
             Ok(()) => self.evaluate(),
@@ -168,12 +184,18 @@ impl Run<'_> {
             self.clock.switch(Section::Training);
             self.oracle.begin_step();
             let step = self.optimizer.step(&mut self.oracle, &mut self.parameters);
+            // What was asked of a GPU is done before the clock is read.
+            self.device.synchronize();
             self.clock.switch(Section::Recording);
 
             let mut ending = match step {
                 Err(error) => return Ok(Ending::of_error(&error)),
                 Ok(step) => self.ending_of(step),
             };
+            // A device that has failed answers NaN: that is no divergence.
+            if let Err(error) = self.device.check() {
+                return Ok(Ending::of_error(&error));
+            }
             if !self.parameters.is_finite() {
                 return Ok(self.not_finite("a parameter", self.parameters.norm_max()));
             }
@@ -418,6 +440,7 @@ impl Run<'_> {
         self.trace.write(&folder.trace())?;
         result.peak_resident_bytes = Some(self.peaks[0]).filter(|&bytes| bytes > 0);
         result.peak_anonymous_bytes = Some(self.peaks[1]).filter(|&bytes| bytes > 0);
+        result.peak_device_bytes = self.device.peak_bytes();
         result.set_seconds(&self.clock.seconds());
         Ok(result)
     }

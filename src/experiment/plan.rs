@@ -11,6 +11,7 @@ use super::spec::{ComponentSpec, DatasetSpec, Folds, MOST_CELLS, Reported, Spec}
 use crate::claim::{self, Subject};
 use crate::data::SplitSpec;
 use crate::data::open::{Data, Opened, Source};
+use crate::device::{DeviceName, DeviceWish};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelEntry};
 use crate::optim::OptimizerEntry;
@@ -79,15 +80,16 @@ impl Plan {
     /// of a large file into the cache: bytes done, bytes in all.
     ///
     /// # Errors
-    /// [`Error::Config`] for settings, folds or targets that cannot be used; whatever opening the datasets reports.
+    /// [`Error::Config`] for settings, folds, targets or a device that cannot be used; whatever opening the datasets reports.
     pub fn new(spec: &Spec, workbench: &Workbench, progress: &dyn Fn(u64, u64)) -> Result<Self> {
         let models = points(&spec.models, |name| workbench.model(name), |entry| entry.settings)?;
         let optimizers = points(&spec.optimizers, |name| workbench.optimizer(name), |entry| entry.settings)?;
         for point in &optimizers {
             (point.entry.build)(&point.settings)?;
         }
+        let device = spec.device.settle()?;
         let plan = Self { shapes: spec.shapes.clone(), ..Self::default() };
-        let mut planner = Planner { spec, plan, seen: BTreeMap::new(), cells: Vec::new() };
+        let mut planner = Planner { spec, device, plan, seen: BTreeMap::new(), cells: Vec::new() };
         for dataset in &spec.datasets {
             let opened = match dataset.choice.open(&workbench.datasets, progress) {
                 Ok(opened) => opened,
@@ -173,6 +175,8 @@ fn points<'a, E>(
 
 struct Planner<'a> {
     spec: &'a Spec,
+    /// The device of models that can live on any.
+    device: DeviceName,
     plan: Plan,
     /// Where each cell comes from.
     seen: BTreeMap<String, Origin>,
@@ -257,7 +261,8 @@ impl Planner<'_> {
         }));
         let budget = optimizer.spec.budget.or(spec.budget).unwrap_or_default();
         let hyperparameters = optimizer.values();
-        let reason = fit.refusal(optimizer.entry, &optimizer.settings);
+        let (device, refusal) = fit.device(self.device, spec.device);
+        let reason = refusal.or_else(|| fit.refusal(optimizer.entry, &optimizer.settings));
         let random = optimizer.entry.draws_with(&optimizer.settings) || model.entry.random_start;
         let seeds = if random && reason.is_none() { spec.seeds.len() } else { 1 };
         for (position, &seed) in spec.seeds.iter().take(seeds).enumerate() {
@@ -283,6 +288,9 @@ impl Planner<'_> {
             }
             if spec.withhold_test {
                 identity["test"] = "withheld".into();
+            }
+            if device != DeviceName::Cpu {
+                identity["device"] = device.to_string().into();
             }
             let cell = content_hash(&identity);
             let origin = Origin {
@@ -314,6 +322,7 @@ impl Planner<'_> {
                 evaluate: spec.evaluate,
                 inspect: spec.inspect,
                 threads: spec.threads,
+                device,
                 withhold_test: spec.withhold_test,
             };
             match &reason {
@@ -427,6 +436,18 @@ impl Fit {
                 let reason = model.offers(need).err()?;
                 Some(format!("{} needs the {need}, and {reason}", optimizer.name))
             }),
+        }
+    }
+
+    /// The device of its cells, where `any` is that of models that can live on any; a reason not to run where another was
+    /// asked for by name.
+    fn device(&self, any: DeviceName, wish: DeviceWish) -> (DeviceName, Option<String>) {
+        match self {
+            Self::Model(model) if any != DeviceName::Cpu && model.layout().device().is_none() => {
+                let reason = format!("its parameters and rows stay on the CPU, and the device asked for is {wish}");
+                (DeviceName::Cpu, (wish != DeviceWish::Auto).then_some(reason))
+            }
+            _ => (any, None),
         }
     }
 

@@ -6,6 +6,7 @@ use super::budget::{Budget, Schedule};
 use super::spec::{Reported, Target};
 use crate::data::open::Choice;
 use crate::data::{RowOrder, SplitSpec};
+use crate::device::DeviceName;
 use crate::error::{DataError, Error, Result};
 use crate::measure::clock::Seconds;
 use crate::model::Inspection;
@@ -98,9 +99,16 @@ pub struct CellConfig {
     pub inspect: bool,
     /// Threads.
     pub threads: usize,
+    /// The device that its model lives on.
+    #[serde(default, skip_serializing_if = "is_cpu")]
+    pub device: DeviceName,
     /// Whether it is given no test rows.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withhold_test: bool,
+}
+
+fn is_cpu(device: &DeviceName) -> bool {
+    *device == DeviceName::Cpu
 }
 
 /// How a cell ended.
@@ -193,6 +201,7 @@ pub struct CellResult {
     pub time_to_target_seconds: Option<f64>,
     pub peak_resident_bytes: Option<u64>,
     pub peak_anonymous_bytes: Option<u64>,
+    pub peak_device_bytes: Option<u64>,
     pub gradient_norm: Option<f64>,
 }
 
@@ -256,6 +265,7 @@ impl CellResult {
             time_to_target_seconds: None,
             peak_resident_bytes: None,
             peak_anonymous_bytes: None,
+            peak_device_bytes: None,
             gradient_norm: None,
         }
     }

@@ -10,6 +10,7 @@ use crate::claim::{Claim, Comparison, Expectation, place_mistake};
 use crate::data::open::{Choice, CorpusOptions, Source as DataSource, SplitChoice};
 use crate::data::registry::find_in;
 use crate::data::{ReadOptions, SplitSpec};
+use crate::device::{DeviceName, DeviceWish};
 use crate::error::{DataError, Error, Result};
 use crate::measure::environment::available_threads;
 use crate::oracle::{SettingValue, did_you_mean};
@@ -43,6 +44,8 @@ pub struct Spec {
     pub inspect: bool,
     /// Threads of each cell.
     pub threads: usize,
+    /// The device that models live on.
+    pub device: DeviceWish,
     /// The datasets.
     pub datasets: Vec<DatasetSpec>,
     /// The models, with grids of settings.
@@ -232,6 +235,7 @@ impl Spec {
                 Some(field) => field.whole(1..1025, "a whole number from 1 to 1024 (default: all)")? as usize,
                 None => available_threads(),
             },
+            device: device(&root)?,
             datasets: parts("dataset", "[[dataset]]")?
                 .iter()
                 .map(|section| dataset(section, path, workbench))
@@ -266,6 +270,12 @@ impl Spec {
         }
         Ok(spec)
     }
+}
+
+fn device(root: &Section<'_>) -> Result<DeviceWish> {
+    let Some(field) = root.get("device") else { return Ok(DeviceWish::Named(DeviceName::Cpu)) };
+    let accepts = format!("{} (default: \"cpu\")", DeviceWish::ACCEPTS);
+    field.text(&accepts)?.parse().map_err(|_| field.refuse(&accepts))
 }
 
 fn experiment_name(root: &Section<'_>, path: &Path) -> Result<String> {

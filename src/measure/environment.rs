@@ -25,6 +25,9 @@ pub struct Environment {
     pub blas_kernels: Option<String>,
     /// Threads of the linear algebra library.
     pub blas_threads: Option<usize>,
+    /// The GPU that the cell's model lives on, if one does.
+    #[serde(default)]
+    pub gpu: Option<String>,
     /// The program's version.
     pub version: String,
     /// The commit it was built from, where that was known.
@@ -48,6 +51,7 @@ impl Environment {
             blas,
             blas_kernels,
             blas_threads,
+            gpu: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: option_env!("PARSIMONY_COMMIT").map(str::to_owned),
             compiler: option_env!("PARSIMONY_COMPILER").map(str::to_owned),

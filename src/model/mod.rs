@@ -3,6 +3,7 @@
 
 pub mod glm;
 mod inspection;
+pub mod mixture;
 pub mod network;
 mod rows;
 mod sheet;
@@ -308,6 +309,7 @@ pub fn registry() -> Vec<ModelEntry> {
         glm::LEAST_SQUARES,
         network::MLP,
         network::AUTOENCODER,
+        mixture::MIXTURE,
         transformer::TRANSFORMER,
         switch_layer::SWITCH_LAYER,
     ]

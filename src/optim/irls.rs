@@ -9,10 +9,12 @@
 //! Rank deficiency is detected and named: coordinates that depend on earlier ones stay where they started. Separation
 //! (no finite optimum) is detected and named too.
 //!
+//! Mixtures of such models are fitted by the same equations, block by block inside EM or all at once (the file `scoring`).
 //! A layer of experts is fitted by the same equations, each of its blocks while the others are held (the file `blocks`).
 
 mod blocks;
 mod head;
+mod scoring;
 
 pub use head::ENTRY as HEAD;
 
@@ -29,21 +31,26 @@ use ndarray::{Array1, Array2};
 pub const ENTRY: OptimizerEntry = OptimizerEntry {
     name: "irls",
     summary: "iteratively reweighted least squares (Fisher scoring) on whole data",
-    paper: "McCullagh and Nelder 1989, section 2.5; bound for several classes: Böhning 1992",
+    paper: "McCullagh and Nelder 1989, section 2.5; bound for several classes: Böhning 1992; mixtures: Jordan and Jacobs 1994",
     needs: &[],
     stochastic: false,
     settings: &[
         Setting::choice(
             "likelihood",
             "observed",
-            &["observed", "conditional"],
-            "whose information is taken: observed: all parameters'; conditional: that of every block of a layer of experts \
-             while the others are held, on minibatches",
+            &["observed", "complete", "conditional"],
+            "whose information is taken: observed: all parameters'; complete: that of EM's complete data, in which the expert of \
+             every row is known; conditional: that of every block of a layer of experts while the others are held, on minibatches",
         )
         .needing(&[
             Need {
                 word: "observed",
                 capabilities: &[Capability::NormalEquations, Capability::Gradient],
+                draws: false,
+            },
+            Need {
+                word: "complete",
+                capabilities: &[Capability::NormalEquations, Capability::Gradient, Capability::CompleteEquations],
                 draws: false,
             },
             Need { word: "conditional", capabilities: &[Capability::Experts, Capability::Value], draws: true },
@@ -55,21 +62,39 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
             "the matrix of the normal equations: exact, or a bound of it that is formed once; auto: exact where it fits",
         )
         .of("likelihood", OBSERVED),
+        Setting::real(
+            "relaxation",
+            "1.8",
+            0.1,
+            1.999,
+            "factor of EM's steps: above 1 over-relaxes, because the complete data's information is too large",
+        )
+        .of("likelihood", &["complete"]),
+        Setting::real(
+            "damping",
+            "1e-3",
+            0.0,
+            1e6,
+            "mixtures: share of the mean diagonal added to the information at first; a quarter after every step, four times as \
+             much for every halving",
+        )
+        .log()
+        .of("likelihood", WHOLE),
         Setting::real("tolerance", "1e-10", 0.0, 1.0, "converged when the gradient's largest element is below this")
             .log()
-            .of("likelihood", OBSERVED),
+            .of("likelihood", WHOLE),
         Setting::real(
             "gap",
             "0",
             0.0,
             1.0,
             "ends with the step after which no more than this share of the objective is left to gain, as far as Newton's \
-             quadratic convergence foretells; 0: by the gradient alone",
+             quadratic convergence foretells (mixtures: the linear one that was seen); 0: by the gradient alone",
         )
         .log()
-        .of("likelihood", OBSERVED),
+        .of("likelihood", WHOLE),
         Setting::whole("halvings", "30", 0, 60, "how often a step may be halved when the objective rises")
-            .of("likelihood", OBSERVED),
+            .of("likelihood", WHOLE),
         ROWS_PER_EXPERT.of("likelihood", CONDITIONAL),
         Setting::real("input_step", "0.1", 0.0, 1e3, "share of the Gauss-Newton step of input matrices that is taken")
             .log()
@@ -122,6 +147,7 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
 };
 
 const OBSERVED: &[&str] = &["observed"];
+const WHOLE: &[&str] = &["observed", "complete"];
 const CONDITIONAL: &[&str] = &["conditional"];
 
 /// A pivot below this share of its diagonal calls for a closer look at the rank. In `f32` sums of rare columns the pivot
@@ -155,6 +181,13 @@ const QUADRATIC_REGIME: f64 = 1e-6;
 
 struct Irls {
     mode: Mode,
+    /// Whether the complete data's information is taken.
+    is_complete: bool,
+    relaxation: f64,
+    /// Share of the mean diagonal that is added to the next information; mixtures only.
+    damping: f64,
+    /// By how much the objective fell at the last accepted step; mixtures only.
+    last_fall: f64,
     tolerance: f64,
     gap: f64,
     halvings: usize,
@@ -186,12 +219,18 @@ enum Mode {
 
 impl Irls {
     fn new(s: &Settings) -> Self {
+        let is_complete = s.word("likelihood") == "complete";
+        let information = if is_complete { "exact" } else { s.word("information") };
         Self {
-            mode: match s.word("information") {
+            mode: match information {
                 "exact" => Mode::Exact,
                 "bound" => Mode::Bound,
                 _ => Mode::Auto,
             },
+            is_complete,
+            relaxation: if is_complete { s.real("relaxation") } else { 1.0 },
+            damping: s.real("damping"),
+            last_fall: f64::INFINITY,
             tolerance: s.real("tolerance"),
             gap: s.real("gap"),
             halvings: s.whole("halvings"),
@@ -336,6 +375,33 @@ impl Irls {
         })
     }
 
+    /// Takes half of the last step back, because of the `value` and `gradient` where it led.
+    fn halve(
+        &mut self,
+        oracle: &mut Oracle<'_>,
+        parameters: &mut Vector,
+        value: f64,
+        gradient: &Vector,
+    ) -> Result<Step> {
+        let (Some(previous), Some(direction)) = (self.previous.first(), self.direction.first_mut()) else {
+            oracle.finite("the objective at the start", value)?;
+            return Err(Error::Numeric("the gradient at the start is not finite".into()));
+        };
+        self.halved += 1;
+        parameters.copy_from(previous);
+        if self.halved > self.halvings as u64 {
+            // A far step may overshoot the finite numbers; one as short as this does not.
+            oracle.finite("the objective along the step", value)?;
+            oracle.finite("the gradient along the step", gradient.norm_max())?;
+            let halvings = self.halvings;
+            return Ok(Step::Stopped(format!("the objective rose along the step, even halved {halvings} times")));
+        }
+        direction.scale(0.5);
+        parameters.axpy(1.0, direction);
+        oracle.note("step_fraction", 0.5_f64.powi(self.halved as i32));
+        Ok(Step::Continue)
+    }
+
     fn exact_step(&mut self, oracle: &mut Oracle<'_>, parameters: &mut Vector) -> Result<Step> {
         let system = oracle.normal_system(parameters, Rows::All, false)?;
         let Information::Dense(information) = system.information else {
@@ -344,23 +410,7 @@ impl Irls {
         let acceptable = system.value.is_finite() && system.gradient.is_finite();
         let near = self.last_decrement <= QUADRATIC_REGIME * system.value.abs();
         if !acceptable || (system.value > self.accepted && !near) {
-            let (Some(previous), Some(direction)) = (self.previous.first(), self.direction.first_mut()) else {
-                oracle.finite("the objective at the start", system.value)?;
-                return Err(Error::Numeric("the gradient at the start is not finite".into()));
-            };
-            self.halved += 1;
-            parameters.copy_from(previous);
-            if self.halved > self.halvings as u64 {
-                // A far step may overshoot the finite numbers; one as short as this does not.
-                oracle.finite("the objective along the step", system.value)?;
-                oracle.finite("the gradient along the step", system.gradient.norm_max())?;
-                let halvings = self.halvings;
-                return Ok(Step::Stopped(format!("the objective rose along the step, even halved {halvings} times")));
-            }
-            direction.scale(0.5);
-            parameters.axpy(1.0, direction);
-            oracle.note("step_fraction", 0.5_f64.powi(self.halved as i32));
-            return Ok(Step::Continue);
+            return self.halve(oracle, parameters, system.value, &system.gradient);
         }
         let fall = self.accepted - system.value;
         self.accepted = system.value;
@@ -495,6 +545,11 @@ impl Irls {
 
 impl Optimizer for Irls {
     fn start(&mut self, oracle: &mut Oracle<'_>, parameters: &Vector) -> Result<()> {
+        if self.mode == Mode::Bound && !oracle.is_hessian()? {
+            let reason =
+                "information = \"bound\" is of generalized linear models; mixtures have theirs exact".to_owned();
+            return Err(Error::Unsupported { optimizer: "irls".into(), problem: "this problem".into(), reason });
+        }
         if !self.uses_bound(oracle, parameters)? {
             self.held = oracle.redundant_coordinates()?.into_iter().map(|coordinate| coordinate as f64).collect();
         }
@@ -502,7 +557,9 @@ impl Optimizer for Irls {
     }
 
     fn step(&mut self, oracle: &mut Oracle<'_>, parameters: &mut Vector) -> Result<Step> {
-        if self.uses_bound(oracle, parameters)? {
+        if self.is_complete || !oracle.is_hessian()? {
+            self.scoring_step(oracle, parameters)
+        } else if self.uses_bound(oracle, parameters)? {
             self.bound_step(oracle, parameters)
         } else {
             self.exact_step(oracle, parameters)
@@ -517,6 +574,8 @@ impl Optimizer for Irls {
     }
 
     fn visit_state(&mut self, visitor: &mut dyn StateVisitor) {
+        visitor.number("damping", &mut self.damping);
+        visitor.number("last_fall", &mut self.last_fall);
         visitor.number("accepted", &mut self.accepted);
         visitor.count("halved", &mut self.halved);
         visitor.count("iteration", &mut self.iteration);

@@ -174,7 +174,7 @@ impl OptimizerEntry {
     #[must_use]
     pub fn needs_in_words(&self) -> String {
         let chosen = self.settings.iter().flat_map(|setting| {
-            setting.needs.iter().map(|need| {
+            setting.needs.iter().filter(|need| !need.capabilities.is_empty()).map(|need| {
                 let names: Vec<_> = need.capabilities.iter().map(ToString::to_string).collect();
                 format!("{} = {}: {}", setting.name, need.word, names.join(" and "))
             })

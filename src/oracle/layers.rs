@@ -6,7 +6,7 @@
 //! local steps on them; what leaves a block of rows are sums: Gram matrices, right-hand sides and residuals. The order of
 //! steps, penalties, multipliers and stopping are the optimizer's.
 
-use super::problem::{Answer, Rows};
+use super::problem::{Answer, Offer, Rows};
 use super::vector::Vector;
 use crate::error::Result;
 use ndarray::Array2;
@@ -48,9 +48,10 @@ pub enum Head {
 #[derive(Debug, Clone)]
 pub struct JointStep {
     /// Right-hand sides in the parameters' shape: `mean e_l [a_{l-1}; 1]'` with `e_l = z_l - W_l a_{l-1} - b_l` after the
-    /// joint step for hidden layers, `mean r [a; 1]'` for the last.
+    /// joint step for hidden layers, `mean r [a; 1]'` for those that give outputs.
     pub rights: Vector,
-    /// Gram matrices of `[a_{l-1}; 1]` for the second layer and those above it; the last one as [`Head`] says. Empty unless asked for.
+    /// Gram matrices of `[a_{l-1}; 1]` for the layers that are not [on the inputs](LayerSplitting::on_inputs); those that give
+    /// outputs as [`Head`] says. Empty unless asked for.
     pub grams: Vec<Array2<f64>>,
     /// Mean loss before the step.
     pub loss: f64,
@@ -147,8 +148,27 @@ pub trait LocalVariables: Send {
 
 /// A network of rectified layers, split.
 pub trait LayerSplitting {
-    /// The layers from the inputs up.
+    /// The layers from the inputs up: hidden ones, then those that give the outputs.
     fn layers(&self) -> Vec<Layer>;
+
+    /// How many of the first layers are hidden ones on the problem's own inputs and share their Gram matrix. A network has one,
+    /// a mixture one of each expert.
+    fn on_inputs(&self) -> usize {
+        1
+    }
+
+    /// How many of the last layers give outputs. A network has one, a mixture one of each expert and its gate.
+    fn heads(&self) -> usize {
+        1
+    }
+
+    /// Whether rows keep variables of their own, as [`LayerSplitting::local_variables`] has them; else why not.
+    ///
+    /// # Errors
+    /// The reason in words.
+    fn keeps_variables(&self) -> Offer<()> {
+        Ok(())
+    }
 
     /// Strength of the ridge on all weights: half of it times their squares is in the objective.
     fn ridge(&self) -> f64;

@@ -15,9 +15,10 @@ pub use experts::{
 };
 pub use layers::{Fit, Head, JointStep, Layer, LayerSplitting, LocalStep, LocalSums, LocalVariables};
 pub use problem::{
-    Accuracy, Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, FactoredLayer, FisherTargets, Gradient,
-    HeadEquations, HeadSystem, Information, KroneckerFactors, KroneckerPair, NormalEquations, NormalSystem, Offer,
-    Problem, RowResiduals, Rows, Separation, Smoothness, SquaredGradients, Value,
+    Accuracy, Answer, BlockInformation, BlockSystem, Capability, CompleteEquations, Consensus, Cost, Curvature,
+    CurvatureMatrix, FactoredLayer, FisherTargets, Gradient, HeadEquations, HeadSystem, Information, KroneckerFactors,
+    KroneckerPair, NormalEquations, NormalSystem, Offer, Problem, RowResiduals, Rows, Separation, Smoothness,
+    SquaredGradients, Value,
 };
 pub use sampling::{Batch, Sampler, Stream, draw_rows, stream};
 pub use settings::{Need, Search, Setting, SettingRange, SettingValue, Settings, did_you_mean};
@@ -332,6 +333,26 @@ impl<'a> Oracle<'a> {
         Ok(self.equations()?.dense_limit())
     }
 
+    /// Whether the information is the Hessian itself.
+    ///
+    /// # Errors
+    /// If undeclared or lacking.
+    pub fn is_hessian(&self) -> Result<bool> {
+        Ok(self.equations()?.is_hessian())
+    }
+
+    /// Value and gradient at a point, and the complete data's information block by block.
+    ///
+    /// # Errors
+    /// If undeclared, lacking, or the data cannot be read.
+    pub fn complete_system(&mut self, at: &Vector, rows: Rows<'_>) -> Result<BlockSystem> {
+        let equations = self.declared(Capability::CompleteEquations, self.problem.complete_equations())?;
+        let answer = equations.complete_system(at, rows)?;
+        self.counters.normal_systems += 1;
+        self.count(answer.cost);
+        Ok(answer.value)
+    }
+
     /// Coordinates that can be held where they are without changing the minimum.
     ///
     /// # Errors
@@ -488,6 +509,15 @@ impl<'a> Oracle<'a> {
         Ok((splitting.layers(), splitting.ridge()))
     }
 
+    /// How many of the first layers are hidden ones on the inputs, and how many of the last give outputs.
+    ///
+    /// # Errors
+    /// If undeclared or lacking.
+    pub fn layer_ends(&self) -> Result<(usize, usize)> {
+        let splitting = self.declared(Capability::Layers, self.problem.layer_splitting())?;
+        Ok((splitting.on_inputs(), splitting.heads()))
+    }
+
     /// The mean Gram matrix of the first layer's inputs and a constant one, over all rows.
     ///
     /// # Errors
@@ -522,7 +552,7 @@ impl<'a> Oracle<'a> {
     /// # Errors
     /// If undeclared, lacking, or they would be too large.
     pub fn local_variables(&self) -> Result<Box<dyn LocalVariables>> {
-        self.declared(Capability::Layers, self.problem.layer_splitting())?.local_variables()
+        self.declared(Capability::LayerVariables, self.problem.layer_splitting())?.local_variables()
     }
 
     /// Takes local steps on every row block, in order.

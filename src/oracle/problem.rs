@@ -30,6 +30,8 @@ pub enum Capability {
     SquaredGradients,
     /// Score and information matrix of a block that is a generalized linear model.
     NormalEquations,
+    /// Score and information matrices, block by block, of a likelihood whose hidden variables are taken as known.
+    CompleteEquations,
     /// Normal equations of the last layer while those below are held, with the gradient of everything.
     HeadEquations,
     /// Gradients of single rows as a few numbers each.
@@ -40,23 +42,27 @@ pub enum Capability {
     Consensus,
     /// A network split layer by layer into constraints between activations and outputs.
     Layers,
+    /// Activations and outputs of every row as variables of such a splitting.
+    LayerVariables,
     /// Least squares and a multinomial logit for the blocks of a layer of experts.
     Experts,
 }
 
 impl Capability {
     /// All capabilities.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Value,
         Self::Gradient,
         Self::CurvatureProduct,
         Self::SquaredGradients,
         Self::NormalEquations,
+        Self::CompleteEquations,
         Self::HeadEquations,
         Self::RowResiduals,
         Self::KroneckerFactors,
         Self::Consensus,
         Self::Layers,
+        Self::LayerVariables,
         Self::Experts,
     ];
 }
@@ -69,11 +75,13 @@ impl fmt::Display for Capability {
             Self::CurvatureProduct => "curvature product",
             Self::SquaredGradients => "squared gradients",
             Self::NormalEquations => "normal equations",
+            Self::CompleteEquations => "normal equations of the complete data",
             Self::HeadEquations => "normal equations of the last layer",
             Self::RowResiduals => "residuals of single rows",
             Self::KroneckerFactors => "Kronecker factors of layers",
             Self::Consensus => "consensus splitting",
             Self::Layers => "layer-wise splitting",
+            Self::LayerVariables => "layer-wise variables of every row",
             Self::Experts => "equations of a layer of experts",
         })
     }
@@ -177,6 +185,11 @@ pub trait Problem: Send + Sync {
         Err("none of its blocks is a generalized linear model".into())
     }
 
+    /// Normal equations of the complete data, block by block.
+    fn complete_equations(&self) -> Offer<&dyn CompleteEquations> {
+        Err("its likelihood has no hidden variables, such as the experts of a mixture".into())
+    }
+
     /// Normal equations of the last layer.
     fn head_equations(&self) -> Offer<&dyn HeadEquations> {
         Err("it has no layers, or its last one is no generalized linear model of those below".into())
@@ -218,11 +231,13 @@ pub trait Problem: Send + Sync {
             Capability::CurvatureProduct => self.curvature().map(drop),
             Capability::SquaredGradients => self.squared_gradients().map(drop),
             Capability::NormalEquations => self.normal_equations().map(drop),
+            Capability::CompleteEquations => self.complete_equations().map(drop),
             Capability::HeadEquations => self.head_equations().map(drop),
             Capability::RowResiduals => self.row_residuals().map(drop),
             Capability::KroneckerFactors => self.kronecker_factors().map(drop),
             Capability::Consensus => self.consensus().map(drop),
             Capability::Layers => self.layer_splitting().map(drop),
+            Capability::LayerVariables => self.layer_splitting().and_then(|splitting| splitting.keeps_variables()),
             Capability::Experts => self.expert_equations().map(drop),
         }
     }
@@ -335,6 +350,12 @@ pub trait NormalEquations {
     /// The largest number of coefficients for which the dense information is formed.
     fn dense_limit(&self) -> usize;
 
+    /// Whether the information is the Hessian itself, so that scoring is Newton's method on a convex objective. If not, it
+    /// is a positive semi-definite stand-in for a Hessian that may have negative eigenvalues.
+    fn is_hessian(&self) -> bool {
+        true
+    }
+
     /// Positions of coordinates that can be held where they are without changing the minimum, because the
     /// parameterization has more of them than the model needs (the last class's intercept, for instance).
     fn redundant_coordinates(&self) -> Vec<usize> {
@@ -360,6 +381,37 @@ pub trait NormalEquations {
     /// # Errors
     /// If the data cannot be read.
     fn largest_predictor(&self, at: &Vector) -> Result<Answer<f64>>;
+}
+
+/// The information matrix of some consecutive coordinates.
+#[derive(Debug, Clone)]
+pub struct BlockInformation {
+    /// The first of them.
+    pub start: usize,
+    /// Symmetric, as many rows and columns as there are.
+    pub matrix: Array2<f64>,
+}
+
+/// Score and information of a likelihood with hidden variables.
+#[derive(Debug, Clone)]
+pub struct BlockSystem {
+    /// `F` at the point, over the rows asked: of what is observed.
+    pub value: f64,
+    /// Its gradient, which at this point is the complete data's too (Fisher's identity).
+    pub gradient: Vector,
+    /// The complete data's information: nothing crosses blocks. Every coordinate is in one of them.
+    pub blocks: Vec<BlockInformation>,
+}
+
+/// Normal equations inside EM: with the hidden variables at their expectations given the data, each block is a generalized
+/// linear model of its own. A mixture's are its gate, a multinomial logit with responsibilities for targets, and its experts,
+/// whose rows are weighted by them (Jordan and Jacobs 1994, section 4).
+pub trait CompleteEquations {
+    /// Value and gradient of what is observed, and the complete data's information, at `at`.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn complete_system(&self, at: &Vector, rows: Rows<'_>) -> Result<Answer<BlockSystem>>;
 }
 
 /// The last layer of a network as a generalized linear model of what the layers below make of the rows.

@@ -76,6 +76,12 @@ impl Layout {
         Self::at(self.device.clone(), shapes)
     }
 
+    /// The device that vectors of this layout live on, if not on the host.
+    #[must_use]
+    pub fn device(&self) -> Option<&Device> {
+        self.device.as_ref()
+    }
+
     /// The blocks in order.
     #[must_use]
     pub fn blocks(&self) -> &[Block] {

@@ -91,6 +91,7 @@ fn frame(runs: &Runs) -> io::Result<DataFrame> {
         real("time_to_target_seconds", |result| result.time_to_target_seconds),
         count("peak_resident_bytes", |result| result.peak_resident_bytes),
         count("peak_anonymous_bytes", |result| result.peak_anonymous_bytes),
+        count("peak_device_bytes", |result| result.peak_device_bytes),
         real("gradient_norm", |result| result.gradient_norm),
     ];
     DataFrame::new(runs.cells.len(), columns).map_err(io::Error::other)

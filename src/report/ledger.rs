@@ -45,10 +45,11 @@ pub fn machine(run: &Path) -> Option<String> {
     paths.sort();
     let text = paths.iter().find_map(|path| fs::read_to_string(path).ok())?;
     let environment: Environment = serde_json::from_str(&text).ok()?;
-    let Environment { cpu, threads, system, version, commit, .. } = environment;
+    let Environment { cpu, threads, gpu, system, version, commit, .. } = environment;
     let commit = commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
     let threads = if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
-    Some(format!("{cpu}, {threads}, {system}, parsimony {version}{commit}"))
+    let gpu = gpu.map(|gpu| format!(", {gpu}")).unwrap_or_default();
+    Some(format!("{cpu}, {threads}{gpu}, {system}, parsimony {version}{commit}"))
 }
 
 /// The whole ledger.

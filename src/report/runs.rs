@@ -242,6 +242,8 @@ pub struct CellResult {
     pub peak_resident_bytes: Option<u64>,
     /// Bytes.
     pub peak_anonymous_bytes: Option<u64>,
+    /// Bytes of a GPU's memory.
+    pub peak_device_bytes: Option<u64>,
     /// Infinity norm at the reported iterate.
     pub gradient_norm: Option<f64>,
 }

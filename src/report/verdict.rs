@@ -71,7 +71,7 @@ fn values(cell: &Cell) -> BTreeMap<&'static str, f64> {
     let inspection = std::fs::read(cell.folder.join("inspection.json")).unwrap_or_default();
     let inspection: Value = serde_json::from_slice(&inspection).unwrap_or_default();
     let mut values = BTreeMap::new();
-    for metric in &METRICS {
+    for metric in METRICS {
         let value = match metric.name {
             "time_to_target" => cell.result.time_to_target_seconds,
             "steps_to_target" => at_target(cell, "step"),

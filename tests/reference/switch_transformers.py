@@ -141,6 +141,9 @@ def main():
         cases.append(whole(name, model, sequences, {**settings, "f": "relu", "tied": True}, routers))
     for name, f, tied in [("t5", "relu", True), ("t5 1.1", "gated-gelu", False)]:
         model = T5ForConditionalGeneration(T5Config(**SHAPE, feed_forward_proj=f, tie_word_embeddings=tied))
+        if not tied:
+            # This version leaves out the factor of the logits and shares the weights all the same, unless they are loaded.
+            model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
         cases.append(whole(name, model, 2, {"f": f, "tied": tied}, False))
     json.dump({"layer": layer(), "cases": cases}, sys.stdout)
 

@@ -172,7 +172,7 @@ impl Sketch {
             "setup_seconds": 0.012, "train_seconds": last.map(|row| row.seconds), "evaluation_seconds": 0.034,
             "record_seconds": 0.002, "wall_seconds": last.map(|row| row.seconds + 0.048),
             "time_to_target_seconds": self.time_to_target(), "peak_resident_bytes": 41_231_360,
-            "peak_anonymous_bytes": 30_231_360, "gradient_norm": 1.3e-9
+            "peak_anonymous_bytes": 30_231_360, "peak_device_bytes": null, "gradient_norm": 1.3e-9
         });
         for key in ["train_squared_error", "validation_squared_error", "test_squared_error"] {
             object[key] = Value::Null;

@@ -48,12 +48,14 @@ const SMALL_JOB_WORK: f64 = 1e5;
 pub(super) fn values(array: &Array) -> &[f32] {
     match &array.storage {
         Storage::Cpu(values) => values,
+        Storage::Cuda(_) => panic!("an array of a GPU on the CPU"),
     }
 }
 
 pub(super) fn values_mut(array: &mut Array) -> &mut [f32] {
     match &mut array.storage {
         Storage::Cpu(values) => values,
+        Storage::Cuda(_) => panic!("an array of a GPU on the CPU"),
     }
 }
 
@@ -138,6 +140,9 @@ impl Backend for Cpu {
 
     fn download(&self, from: View<'_>) -> Vec<f32> {
         let rect = rect(from);
+        if rect.stride == rect.columns {
+            return rect.values.to_vec();
+        }
         (0..rect.rows).flat_map(|i| rect.row(i)).copied().collect()
     }
 

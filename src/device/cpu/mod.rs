@@ -10,6 +10,7 @@ mod gram;
 pub mod leverage;
 pub mod linalg;
 mod losses;
+pub mod mixture;
 pub mod moments;
 mod parallel;
 mod products;

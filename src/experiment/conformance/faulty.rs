@@ -3,11 +3,11 @@
 use crate::device::Matrix;
 use crate::error::Result;
 use crate::oracle::{
-    Answer, Capability, Consensus, Cost, Curvature, CurvatureMatrix, ExpertEquations, ExpertLayer, ExpertQuestion,
-    ExpertSums, FactoredLayer, FisherTargets, Gradient, Head, HeadEquations, HeadSystem, Information, JointStep,
-    KroneckerFactors, KroneckerPair, Layer, LayerSplitting, Layout, LocalStep, LocalSums, LocalVariables,
-    NormalEquations, NormalSystem, Offer, Problem, RowResiduals, Rows, Separation, Smoothness, SquaredGradients, Value,
-    Vector,
+    Answer, BlockSystem, Capability, CompleteEquations, Consensus, Cost, Curvature, CurvatureMatrix, ExpertEquations,
+    ExpertLayer, ExpertQuestion, ExpertSums, FactoredLayer, FisherTargets, Gradient, Head, HeadEquations, HeadSystem,
+    Information, JointStep, KroneckerFactors, KroneckerPair, Layer, LayerSplitting, Layout, LocalStep, LocalSums,
+    LocalVariables, NormalEquations, NormalSystem, Offer, Problem, RowResiduals, Rows, Separation, Smoothness,
+    SquaredGradients, Value, Vector,
 };
 use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;
@@ -73,6 +73,9 @@ impl Problem for Faulty<'_> {
     }
     fn normal_equations(&self) -> Offer<&dyn NormalEquations> {
         self.inner.normal_equations().map(|_| self as &dyn NormalEquations)
+    }
+    fn complete_equations(&self) -> Offer<&dyn CompleteEquations> {
+        self.inner.complete_equations().map(|_| self as &dyn CompleteEquations)
     }
     fn head_equations(&self) -> Offer<&dyn HeadEquations> {
         self.inner.head_equations().map(|_| self as &dyn HeadEquations)
@@ -165,6 +168,9 @@ impl NormalEquations for Faulty<'_> {
         }
         Ok(answer)
     }
+    fn is_hessian(&self) -> bool {
+        self.inner.normal_equations().map_or(true, |equations| equations.is_hessian())
+    }
     fn dense_limit(&self) -> usize {
         self.inner.normal_equations().map_or(0, |equations| equations.dense_limit())
     }
@@ -179,6 +185,18 @@ impl NormalEquations for Faulty<'_> {
     }
     fn largest_predictor(&self, at: &Vector) -> Result<Answer<f64>> {
         offered(self.inner.normal_equations())?.largest_predictor(at)
+    }
+}
+
+impl CompleteEquations for Faulty<'_> {
+    fn complete_system(&self, at: &Vector, rows: Rows<'_>) -> Result<Answer<BlockSystem>> {
+        let mut answer = offered(self.inner.complete_equations())?.complete_system(at, rows)?;
+        if self.spoils() {
+            answer.value.value = f64::NAN;
+            answer.value.gradient.fill(f64::NAN);
+            answer.value.blocks.iter_mut().for_each(|block| block.matrix.fill(f64::NAN));
+        }
+        Ok(answer)
     }
 }
 
@@ -273,6 +291,15 @@ impl LocalVariables for FaultyVariables {
 impl LayerSplitting for Faulty<'_> {
     fn layers(&self) -> Vec<Layer> {
         self.inner.layer_splitting().map_or_else(|_| Vec::new(), |splitting| splitting.layers())
+    }
+    fn on_inputs(&self) -> usize {
+        self.inner.layer_splitting().map_or(1, |splitting| splitting.on_inputs())
+    }
+    fn heads(&self) -> usize {
+        self.inner.layer_splitting().map_or(1, |splitting| splitting.heads())
+    }
+    fn keeps_variables(&self) -> Offer<()> {
+        self.inner.layer_splitting()?.keeps_variables()
     }
     fn ridge(&self) -> f64 {
         self.inner.layer_splitting().map_or(0.0, |splitting| splitting.ridge())

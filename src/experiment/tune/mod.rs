@@ -20,7 +20,7 @@ use super::plan::Plan;
 use super::record::{Values, write_json, write_whole};
 use super::spec::{ComponentSpec, Folds, Spec};
 use crate::error::{Error, Result};
-use crate::oracle::Settings;
+use crate::oracle::{Setting, SettingValue, Settings};
 use crate::workbench::Workbench;
 use section::TRIALS;
 use space::Point;
@@ -197,7 +197,23 @@ fn candidate(
     let entry = workbench.optimizer(&optimizer.name)?;
     let by_label = ranges.iter().find(|ranges| ranges.optimizer == label(optimizer));
     let own = by_label.or_else(|| ranges.iter().find(|ranges| ranges.optimizer == optimizer.name));
-    let dimensions = space::dimensions(&optimizer.name, entry.settings, own)?;
+    let mut dimensions = space::dimensions(&optimizer.name, entry.settings, own)?;
+    // Of the settings that count under some words of a choice alone, those that count under the one given.
+    let word = |choice: &str| match optimizer.grid.iter().find(|(name, _)| name.as_str() == choice) {
+        Some((_, values)) => values.first().cloned(),
+        None => entry.settings.iter().find(|setting| setting.name == choice).map(Setting::default_value),
+    };
+    let is_named = |name: &str| own.is_some_and(|own| own.settings.iter().any(|(known, ..)| known == name));
+    let searched: Vec<&str> = dimensions.iter().map(|dimension| dimension.setting.name).collect();
+    dimensions.retain(|Dimension { setting, .. }| {
+        setting.of.is_none_or(|(choice, words)| {
+            let counts = |value: Option<SettingValue>| match value {
+                Some(SettingValue::Word(word)) => words.iter().any(|known| *known == word),
+                _ => false,
+            };
+            is_named(setting.name) || searched.contains(&choice) || counts(word(choice))
+        })
+    });
     let is_searched = |name: &str| dimensions.iter().any(|dimension| dimension.setting.name == name);
     let held: Vec<_> = optimizer.grid.iter().filter(|(name, _)| !is_searched(name)).collect();
     if let Some((name, values)) = held.iter().find(|(_, values)| values.len() > 1) {

@@ -313,11 +313,17 @@ impl Glm {
 const ROW_FLOPS: f64 = 30.0;
 
 /// The rows of one of `of` blocks of consecutive rows.
-fn part_range(rows: usize, index: usize, of: usize) -> Range<usize> {
+pub(super) fn part_range(rows: usize, index: usize, of: usize) -> Range<usize> {
     rows * index / of..rows * (index + 1) / of
 }
 
-fn fit_transform(train: &Examples, expansion: Expansion, intercept: bool, standardize: bool) -> Arc<Transform> {
+/// The transform of a design, standardized on the training rows if so.
+pub(super) fn fit_transform(
+    train: &Examples,
+    expansion: Expansion,
+    intercept: bool,
+    standardize: bool,
+) -> Arc<Transform> {
     let d = train.features.columns();
     if !standardize {
         return Arc::new(Transform::raw(d, expansion, intercept));

@@ -85,22 +85,24 @@ impl Initialization {
     }
 }
 
-/// Weights and biases of a first layer that fit noise onto inputs with the Gram matrix `gram` over `rows` rows.
+/// Weights and biases of a layer of `outputs` units that fit noise onto `inputs` inputs with the Gram matrix `gram` over `rows`
+/// rows.
 ///
 /// # Errors
 /// If the Gram matrix is not finite.
-pub(super) fn fit_of_noise(
-    layer: &Dense,
+pub(in crate::model) fn fit_of_noise(
+    inputs: usize,
+    outputs: usize,
     mut gram: Array2<f64>,
     rows: usize,
     rng: &mut ChaCha8Rng,
 ) -> Result<Vec<f64>> {
     gram.diag_mut().mapv_inplace(|v| v + RIDGE * rows as f64);
     let lower = linalg::cholesky(&gram)?;
-    let mut values = vec![0.0; (layer.inputs + 1) * layer.outputs];
-    for unit in values.chunks_exact_mut(layer.inputs).take(layer.outputs) {
+    let mut values = vec![0.0; (inputs + 1) * outputs];
+    for unit in values.chunks_exact_mut(inputs).take(outputs) {
         // L' w = z gives w the covariance (L L')^-1.
-        let z: Array1<f64> = (0..layer.inputs).map(|_| rng.sample::<f64, _>(StandardNormal)).collect();
+        let z: Array1<f64> = (0..inputs).map(|_| rng.sample::<f64, _>(StandardNormal)).collect();
         let w = linalg::transposed_solve(&lower, z.view())?;
         unit.iter_mut().zip(w).for_each(|(unit, w)| *unit = w);
     }

@@ -7,7 +7,7 @@
 
 mod curvature;
 mod head;
-mod initialization;
+pub(super) mod initialization;
 mod kronecker;
 mod layer;
 mod local;
@@ -19,8 +19,7 @@ use super::rows::{logistic_loss, softmax_loss};
 use super::sheet::within;
 use super::{Build, Evaluation, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights};
 use crate::data::{Examples, Standardization, Task};
-use crate::device::cpu::Cpu;
-use crate::device::{Activation, Array, Device, Loss, Panels, Selection, Table};
+use crate::device::{self, Activation, Array, Loss, Panels, Selection, Table};
 use crate::error::{Error, Result};
 use crate::measure::metrics::area_under_curve;
 use crate::oracle::{
@@ -199,7 +198,7 @@ impl Network {
         let hidden = settings.widths("hidden");
         let widths: Vec<usize> = [columns].into_iter().chain(hidden.iter().copied()).chain([outputs]).collect();
         let stack = Stack::new(
-            Device::new(Cpu::default()),
+            device::current(),
             &widths,
             &vec![activation(settings); hidden.len()],
             Activation::Identity,
@@ -241,7 +240,7 @@ impl Network {
             "squared" => (Activation::Sigmoid, Loss::Squared),
             _ => (Activation::Identity, Loss::Logistic),
         };
-        let stack = Stack::new(Device::new(Cpu::default()), &widths, &activations, last, loss).reconstructing();
+        let stack = Stack::new(device::current(), &widths, &activations, last, loss).reconstructing();
         let factor = vec![1.0 / f64::from(high); columns];
         Ok(Self::new("autoencoder", stack, data, settings, vec![0.0; columns], factor, Targets::Inputs))
     }
@@ -255,7 +254,14 @@ impl Network {
         factor: Vec<f64>,
         targets: Targets,
     ) -> Self {
-        let part = |examples: &Examples| Part::new(examples, &shift, &factor, targets);
+        let part = |examples: &Examples| {
+            let part = Part::new(examples, &shift, &factor, targets);
+            [Some(&part.inputs), part.targets.as_ref()]
+                .into_iter()
+                .flatten()
+                .for_each(|table| stack.device.keep(table));
+            part
+        };
         Self {
             name,
             initialization: Initialization::from_word(settings.word("initialization"), activation(settings)),
@@ -410,9 +416,13 @@ impl Network {
         let mut values = Vec::with_capacity(self.stack.layout.len());
         for (l, layer) in self.stack.layers.iter().enumerate() {
             values.extend(match self.initialization {
-                Initialization::LeastSquares if l == 0 => {
-                    initialization::fit_of_noise(layer, self.input_gram()?, self.train.rows.len(), rng)?
-                }
+                Initialization::LeastSquares if l == 0 => initialization::fit_of_noise(
+                    layer.inputs,
+                    layer.outputs,
+                    self.input_gram()?,
+                    self.train.rows.len(),
+                    rng,
+                )?,
                 other => other.draw(layer, rng),
             });
         }

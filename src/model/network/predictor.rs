@@ -1,8 +1,7 @@
 //! Predictions on raw rows from written weights.
 
 use super::stack::Stack;
-use crate::device::cpu::Cpu;
-use crate::device::{Activation, Array, Device, Loss, Panels, Selection, Table};
+use crate::device::{self, Activation, Array, Loss, Panels, Selection, Table};
 use crate::error::{Error, Result};
 use crate::model::{Predictor, Weights, check_columns};
 use std::ops::Range;
@@ -73,7 +72,7 @@ impl NetworkPredictor {
         if shift.len() != columns.len() || factor.len() != columns.len() {
             return Err(damaged("input.shift"));
         }
-        let stack = Stack::new(Device::new(Cpu::default()), &widths, &activations, Activation::Identity, loss);
+        let stack = Stack::new(device::current(), &widths, &activations, Activation::Identity, loss);
         let mut parameters = stack.device.zeros(values.len());
         stack.device.upload(parameters.view_mut(0, 1, values.len()), &values);
         Ok(Self { stack, parameters, shift, factor, columns, classes, code })

@@ -27,8 +27,7 @@ mod switch;
 mod tests;
 
 use super::{Evaluation, LayerPairs, Model, ParameterCounts, RowOutcomes, Split, TokenLosses, Weights};
-use crate::device::cpu::Cpu;
-use crate::device::{Array, Device, NO_ROW};
+use crate::device::{self, Array, NO_ROW};
 use crate::error::{Error, Result};
 use crate::oracle::{Problem, Rows, Vector};
 use batch::hash;
@@ -88,7 +87,7 @@ impl Transformer {
         let group = (routed_tokens / context).max(1);
         let length = TokenBatch::lengths(config.kind(), context).into_iter().filter(|&l| l > 0).min().unwrap_or(1);
         config.check_capacity(place, group * length)?;
-        let core = Core::new(config, context, Device::new(Cpu::default()));
+        let core = Core::new(config, context, device::current());
         Ok(Self { core, context, group, parts, predicted: OnceLock::new(), metadata: Vec::new() })
     }
 
@@ -231,10 +230,10 @@ impl Transformer {
         })
     }
 
-    /// For sequences given as they are, the expert that every token of every Switch layer went to first, layer after layer, or
-    /// [`u32::MAX`] where it was dropped or is padding.
+    /// For sequences given as they are, the experts that every token of every Switch layer went to, `top_k` of each token, layer after
+    /// layer, or [`u32::MAX`] where it was dropped or is padding.
     #[must_use]
-    pub fn first_choices(&self, at: &Vector, batch: &TokenBatch) -> Vec<Vec<u32>> {
+    pub fn choices(&self, at: &Vector, batch: &TokenBatch) -> Vec<Vec<u32>> {
         let weights = self.core.weights(at.array());
         self.core.with_work(batch.sequences, |Work { pass, .. }| {
             self.core.load(pass, batch, None, false);
@@ -245,13 +244,12 @@ impl Transformer {
                     _ => None,
                 });
             let choices = |routing: &routing::Routing| {
-                let experts = routing.load.len();
-                let top_k = self.core.config.switch.map_or(1, |switch| switch.top_k);
-                let of = |slots: &[u32]| match slots[0] {
+                let experts = routing.load.len() as u32;
+                let of = |&slot: &u32| match slot {
                     NO_ROW => NO_ROW,
-                    slot => routing.elements[slot as usize] % experts as u32,
+                    slot => routing.elements[slot as usize] % experts,
                 };
-                routing.slots.chunks(top_k).map(of).collect()
+                routing.slots.iter().map(of).collect()
             };
             switches.map(choices).collect()
         })

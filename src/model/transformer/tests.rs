@@ -267,7 +267,7 @@ fn idle_experts_are_left_alone() {
     let one = model(config.clone(), held(2, 6, config.vocabulary, false), 100);
     let at = one.initial(&mut stream(1, Stream::Initialization));
     let batch = one.read(&*one.parts.train, 0..2);
-    let used: Vec<u32> = one.first_choices(&at, &batch).concat();
+    let used: Vec<u32> = one.choices(&at, &batch).concat();
     let (_, of_at) = gradient(&one, &at);
     let mut idle = 0;
     for block in one.layout().blocks().iter().filter(|block| block.name.contains("expert_")) {

@@ -1,7 +1,7 @@
 //! The alternating direction method of multipliers: in consensus over blocks of rows, and layer by layer in a network.
 //!
 //! `variant` says which: `consensus` (Boyd et al. 2011) for problems that are sums over row blocks; `taylor` (Taylor et al.
-//! 2016) and `proximal` for networks of rectifiers; `experts` for a layer of experts. The last three form no gradient of the objective by back-propagation of
+//! 2016) and `proximal` for networks of rectifiers, the latter for mixtures of them too; `experts` for a layer of experts. The last three form no gradient of the objective by back-propagation of
 //! a loss's derivative; docs/methods.md says what in them is a gradient all the same.
 
 mod consensus;
@@ -34,12 +34,12 @@ pub const ENTRY: OptimizerEntry = OptimizerEntry {
             "variant",
             "consensus",
             &["consensus", "taylor", "proximal", "experts"],
-            "consensus: row blocks; networks: taylor as published in 2016, proximal with joint steps and no multipliers; \
+            "consensus: row blocks; networks: taylor as published in 2016, proximal (mixtures too) with joint steps and no multipliers; \
              experts: inside every expert of a layer of experts",
         )
         .needing(&[
             Need { word: "consensus", capabilities: &[Capability::Consensus], draws: false },
-            Need { word: "taylor", capabilities: &[Capability::Layers], draws: true },
+            Need { word: "taylor", capabilities: &[Capability::Layers, Capability::LayerVariables], draws: true },
             Need { word: "proximal", capabilities: &[Capability::Layers, Capability::Value], draws: true },
             Need { word: "experts", capabilities: &[Capability::Experts, Capability::Value], draws: true },
         ]),

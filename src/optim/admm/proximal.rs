@@ -8,9 +8,10 @@
 //! [W b] += share (mean e [a; 1]' - ridge/beta [W 0]) (G + damping)^-1,   e = z - W a - b,   G = mean [a; 1][a; 1]'
 //! ```
 //!
-//! and the last layer a share of a step of iteratively reweighted least squares, or of least squares to proximal points of its
-//! outputs. Gram matrices are running averages over refreshes, that of the inputs is formed once on all rows. Nothing is
-//! kept of a row from step to step. `beta` grows from pass to pass.
+//! and the layers that give outputs a share of a step of iteratively reweighted least squares, or of least squares to proximal
+//! points of their outputs: a network's last one, or the outputs of a mixture's experts and its gate. Gram matrices are running
+//! averages over refreshes, that of the inputs is formed once on all rows. Nothing is kept of a row from step to step. `beta`
+//! grows from pass to pass.
 //!
 //! At a refresh the fall of the batch's loss over one block's step is compared with the fall predicted, by turns for hidden
 //! layers and the last one: with the implicit gradient `-beta mean e [a; 1]'` to first order below, with the quadratic model
@@ -44,6 +45,9 @@ pub(super) struct Proximal {
     adaptive: bool,
     schedule: Schedule,
     layers: Vec<Layer>,
+    /// How many of the first layers share the inputs' Gram matrix, and the first of those that give outputs.
+    on_inputs: usize,
+    first_head: usize,
     ridge: f64,
     taken: u64,
     /// The penalty at the last refresh.
@@ -51,7 +55,7 @@ pub(super) struct Proximal {
     /// Shares of hidden layers' and the last layer's steps, as parts of those set; the last ratios.
     trust: [f64; 2],
     ratios: [f64; 2],
-    /// Running Gram matrices of the layers from the second on.
+    /// Running Gram matrices of the layers that are not on the inputs.
     grams: Vec<Vec<f64>>,
     input_gram: Vec<f64>,
     factors: Vec<Option<Factor>>,
@@ -119,6 +123,8 @@ impl Proximal {
             adaptive: s.word("trust_region") == "adaptive",
             schedule: Schedule::new(s, 0.0),
             layers: Vec::new(),
+            on_inputs: 1,
+            first_head: 0,
             ridge: 0.0,
             taken: 0,
             refreshed_penalty: s.real("penalty"),
@@ -132,7 +138,7 @@ impl Proximal {
 
     /// Damping of a layer's matrix: of hidden ones relative to the mean diagonal.
     fn damping_of(&self, layer: usize, gram: &[f64]) -> f64 {
-        if layer + 1 == self.layers.len() {
+        if layer >= self.first_head {
             return self.damping[1] + self.ridge;
         }
         let size = gram.len().isqrt();
@@ -153,7 +159,7 @@ impl Proximal {
         }
         self.refreshed_penalty = beta;
         // The inputs' matrix changes with the share that a ridge has in it.
-        let first = usize::from(self.ridge == 0.0);
+        let first = if self.ridge == 0.0 { self.on_inputs } else { 0 };
         self.factors.iter_mut().skip(first).for_each(|factor| *factor = None);
     }
 
@@ -161,7 +167,7 @@ impl Proximal {
     fn factorize(&mut self, oracle: &mut Oracle<'_>, is_due: bool) -> Result<()> {
         for l in 0..self.layers.len() {
             if self.factors[l].is_none() {
-                let gram = if l == 0 { &self.input_gram } else { &self.grams[l - 1] };
+                let gram = if l < self.on_inputs { &self.input_gram } else { &self.grams[l - self.on_inputs] };
                 let damping = self.damping_of(l, gram);
                 self.factors[l] = Some(Factor::new(gram, damping, self.layers[l].outputs)?);
                 if is_due {
@@ -176,7 +182,7 @@ impl Proximal {
     fn whole_step(&self, layer: usize, rights: &Vector, parameters: &Vector, beta: f64) -> Result<Move> {
         let shape = &self.layers[layer];
         // In units of the layer's own least squares: the gradient of the objective is minus `scale` times this.
-        let scale = if layer + 1 == self.layers.len() { 1.0 } else { beta };
+        let scale = if layer >= self.first_head { 1.0 } else { beta };
         let mut right = read_layer(shape, rights);
         if self.ridge > 0.0 {
             let weights = read_layer(shape, parameters);
@@ -197,18 +203,19 @@ impl Proximal {
         write_layer(shape, parameters, &block);
     }
 
-    /// Whole steps of reweighted least squares of the last layer, on rows drawn for them.
+    /// Whole steps of reweighted least squares of the layers that give outputs, on rows drawn for them.
     fn start_head(&mut self, oracle: &mut Oracle<'_>, parameters: &mut Vector) -> Result<()> {
         let batch = oracle.draw_rows(self.head_start_rows);
-        let last = self.layers.len() - 1;
         for _ in 0..self.head_start {
             let sums = oracle.joint_step(parameters, Rows::Batch(&batch), self.penalty, Head::Reweighted, true)?;
-            let gram: Vec<f64> = sums.grams[last - 1].iter().copied().collect();
-            oracle.finite("the last layer's matrix", gram.iter().sum())?;
-            self.factors[last] = Some(Factor::new(&gram, START_DAMPING + self.ridge, self.layers[last].outputs)?);
-            let step = self.whole_step(last, &sums.rights, parameters, self.penalty)?;
-            self.take(last, 1.0, &step, parameters);
-            self.factors[last] = None;
+            for head in self.first_head..self.layers.len() {
+                let gram: Vec<f64> = sums.grams[head - self.on_inputs].iter().copied().collect();
+                oracle.finite("the last layer's matrix", gram.iter().sum())?;
+                self.factors[head] = Some(Factor::new(&gram, START_DAMPING + self.ridge, self.layers[head].outputs)?);
+                let step = self.whole_step(head, &sums.rights, parameters, self.penalty)?;
+                self.take(head, 1.0, &step, parameters);
+                self.factors[head] = None;
+            }
         }
         Ok(())
     }
@@ -231,6 +238,8 @@ impl Proximal {
 impl Optimizer for Proximal {
     fn start(&mut self, oracle: &mut Oracle<'_>, _parameters: &Vector) -> Result<()> {
         (self.layers, self.ridge) = oracle.layers()?;
+        let (on_inputs, heads) = oracle.layer_ends()?;
+        (self.on_inputs, self.first_head) = (on_inputs, self.layers.len() - heads);
         self.factors = self.layers.iter().map(|_| None).collect();
         Ok(())
     }
@@ -258,15 +267,15 @@ impl Optimizer for Proximal {
             self.renew(&sums.grams, beta);
         }
         self.factorize(oracle, is_due)?;
-        let last = self.layers.len() - 1;
+        let (first_head, layers) = (self.first_head, self.layers.len());
         let moves: Vec<Move> =
-            (0..=last).map(|l| self.whole_step(l, &sums.rights, parameters, beta)).collect::<Result<_>>()?;
+            (0..layers).map(|l| self.whole_step(l, &sums.rights, parameters, beta)).collect::<Result<_>>()?;
 
         // At every other refresh the hidden layers move first and are judged, else the last one.
         let judged = if (self.taken / self.refresh).is_multiple_of(2) { 0 } else { 1 };
         let shares = [0, 1].map(|block| self.steps[block] * self.trust[block] * share);
         for block in [judged, 1 - judged] {
-            let range = if block == 0 { 0..last } else { last..last + 1 };
+            let range = if block == 0 { 0..first_head } else { first_head..layers };
             let before = (is_due && block == judged).then(|| oracle.value(parameters, rows)).transpose()?;
             for l in range.clone() {
                 self.take(l, shares[block], &moves[l], parameters);
@@ -280,9 +289,9 @@ impl Optimizer for Proximal {
             }
         }
         self.taken += 1;
-        let stationarity: f64 = (0..=last)
+        let stationarity: f64 = (0..layers)
             .map(|l| {
-                let scale = if l == last { 1.0 } else { beta };
+                let scale = if l >= first_head { 1.0 } else { beta };
                 scale * scale * read_layer(&self.layers[l], &sums.rights).mapv(|v| v * v).sum()
             })
             .sum();
@@ -323,7 +332,7 @@ impl Optimizer for Proximal {
         }
         let mut rest = &flat[..];
         self.grams.clear();
-        for layer in self.layers.iter().skip(1) {
+        for layer in self.layers.iter().skip(self.on_inputs) {
             let Some((gram, others)) = rest.split_at_checked((layer.inputs + 1).pow(2)) else { break };
             self.grams.push(gram.to_vec());
             rest = others;

@@ -63,7 +63,8 @@ function scale(values, log, zoom, room) {
   }
   if (low > high) [low, high] = [0, 1];
   if (!zoom) {
-    const pad = (high - low || Math.abs(high) * 0.1 || 0.5) * room;
+    // Around a single value there is room for ticks that differ.
+    const pad = high > low ? (high - low) * room : log ? 0.2 : Math.abs(high) * 0.1 || 0.5;
     [low, high] = [low - pad, high + pad];
   }
   if (low === high) high = low + 1e-12 + Math.abs(low) * 1e-6;

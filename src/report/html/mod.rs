@@ -78,7 +78,9 @@ pub fn page(runs: &Runs, verdict: Option<&Verdict>) -> String {
         }
         (None, None) => {}
     }
-    page.push_str("<noscript><p class=\"broken\">Plots and tables are drawn by JavaScript, which is switched off.</p></noscript>\n");
+    page.push_str(
+        "<noscript><p class=\"note\">Plots and tables are drawn by JavaScript, which is switched off.</p></noscript>\n",
+    );
     let _ = write!(
         page,
         "</main>\n<div id=\"after\">\n{}</div>\n<script type=\"application/json\" id=\"data\">{data}</script>\n\

@@ -11,8 +11,9 @@ use std::ops::Range;
 
 /// Tokens of a piece of a product.
 const PIECE: usize = 256;
-/// Tokens of a piece of a sum over tokens.
+/// Tokens of a piece of a sum over tokens at least, and pieces of a segment at most.
 const SUM_PIECE: usize = 512;
+const SUM_PIECES: usize = 8;
 
 /// Rows of a matrix that is not transposed.
 pub(super) fn part<'a>(of: Rect<'a>, rows: &Range<usize>) -> Rect<'a> {
@@ -76,12 +77,13 @@ fn add_gradient(own: &mut [f32], columns: usize, d: Rect<'_>, x: Rect<'_>, rows:
         sum(own, true, rows);
         return;
     }
+    let size = rows.len().div_ceil(SUM_PIECES).max(SUM_PIECE);
     let piece = |start: usize| {
         let mut part = vec![0.0; own.len()];
-        sum(&mut part, false, &(start..(start + SUM_PIECE).min(rows.end)));
+        sum(&mut part, false, &(start..(start + size).min(rows.end)));
         part
     };
-    let starts: Vec<usize> = rows.clone().step_by(SUM_PIECE).collect();
+    let starts: Vec<usize> = rows.clone().step_by(size).collect();
     let parts: Vec<Vec<f32>> = if parallel {
         starts.into_par_iter().with_max_len(1).map(piece).collect()
     } else {
