@@ -117,7 +117,7 @@ impl<T: Real> WithSimd for Joint<'_, T> {
             work.delta[..experts * PANEL_ROWS].iter_mut().for_each(|d| *d = -*d);
             unit_weight[..tile.rows].fill(T::ONE);
             unit_weight[tile.rows..].fill(T::default());
-            for k in 0..experts {
+            for (k, of_head) in heads.iter_mut().enumerate() {
                 sums.active += activate(&work, k, tile.rows, &mut active, &mut q, over_penalty);
                 solve::<T, S>(unit(&work.out, k), &q, &tile.y, &mut t);
                 let (after, quadratic) = judge::<T, S>(&work, k, &t, &q, &tile.y, tile.rows);
@@ -127,7 +127,7 @@ impl<T: Real> WithSimd for Joint<'_, T> {
                 let a = Columns { main: &active, ones: Some(&ones), zero: &zero };
                 flush(&mut weight);
                 flush(&mut residual);
-                heads[k].add(simd, a, &weight, &residual, &[]);
+                of_head.add(simd, a, &weight, &residual, &[]);
                 for h in 0..hidden {
                     let w = work.second[k * (hidden + 1) + 1 + h];
                     let posterior = unit(&work.posterior, k);
