@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the small character model of experiments/character-model.toml (three minutes) and records 65,000 pairs of inputs and outputs
+# Trains the small character model of experiments/character-model.toml (some three minutes) and records 65,000 pairs of inputs and outputs
 # of its first feed-forward layer where the dataset `layer-pairs` is looked for: $PARSIMONY_DATA_DIR, else the cache.
 set -euo pipefail
 cd "$(dirname "$0")/.."

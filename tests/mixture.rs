@@ -460,7 +460,9 @@ fn optimizers_lower_their_objectives() {
         model.objective(&at).unwrap().0
     };
     let batch = ("batch_size", whole(200));
-    let cases: [(&str, &[(&str, SettingValue)], u64, f64); 8] = [
+    /// Optimizer, settings, steps, bound.
+    type Case<'a> = (&'a str, &'a [(&'a str, SettingValue)], u64, f64);
+    let cases: [Case<'_>; 8] = [
         ("sgd", &[batch.clone(), ("learning_rate", real(0.3))], 600, 0.05),
         ("adamw", &[batch.clone(), ("learning_rate", real(0.03))], 400, 0.1),
         ("l-bfgs", &[], 60, 0.05),

@@ -15,7 +15,7 @@ layer of a Transformer: decoder.0 is the first of its decoder. The rows are the 
 The table has the columns x0, x1, ... (the layer's inputs, after the norm) and y0, y1, ... (what it adds to the residual
 stream). An experiment file reads it with path = \"pairs.parquet\", target = \"y*\".
 
-Example:
+Examples:
   parsimony record 3f9a --layer decoder.0 --rows 60000 --out pairs.parquet";
 
 /// Write what a layer of a trained model makes of its data

@@ -44,11 +44,16 @@ pub struct Target {
     pub value: f64,
 }
 
+/// Whether more of a metric is better.
+pub(super) fn rises(metric: &str) -> bool {
+    metric.ends_with("accuracy") || metric.contains("explained")
+}
+
 impl Target {
-    /// Whether a value reaches the target: at least this for an accuracy, at most this for anything else.
+    /// Whether a value reaches the target: at least this for an accuracy or a share explained, at most this for anything else.
     #[must_use]
     pub fn is_reached(&self, value: f64) -> bool {
-        if self.metric.ends_with("accuracy") { value >= self.value } else { value <= self.value }
+        if rises(&self.metric) { value >= self.value } else { value <= self.value }
     }
 }
 

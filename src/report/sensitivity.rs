@@ -119,14 +119,10 @@ pub fn draw(search: &Search, tuned: &Tuned, index: usize, (problem, name): (usiz
     Some(scene)
 }
 
-fn is_accuracy(metric: &str) -> bool {
-    metric.ends_with("accuracy")
-}
-
 /// An axis on which differences between good trials are seen: it reaches from the best value to four times as far as the
 /// median trial is; what lies beyond is drawn at its edge.
 fn y_axis(metric: &str, values: &[Option<f64>]) -> Option<Axis> {
-    let sign = if is_accuracy(metric) { -1.0 } else { 1.0 };
+    let sign = if super::runs::rises(metric) { -1.0 } else { 1.0 };
     let costs: Vec<f64> = values.iter().flatten().map(|value| sign * value).collect();
     let (best, worst) = range(costs.iter().copied())?;
     let middle = median(costs)?;

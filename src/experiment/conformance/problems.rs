@@ -124,6 +124,9 @@ fn others(workbench: &Workbench, rows: usize) -> Vec<Case> {
 
 /// A setting's value as it would stand in a file.
 fn value(text: &str) -> SettingValue {
+    if let Ok(whole) = text.parse() {
+        return SettingValue::Whole(whole);
+    }
     text.parse().map_or_else(|_| SettingValue::Word(text.to_owned()), SettingValue::Real)
 }
 

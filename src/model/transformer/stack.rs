@@ -62,7 +62,7 @@ pub(super) enum NoiseOf {
 pub(super) enum SublayerPass {
     Attention(AttentionPass),
     Dense(DensePass),
-    Switch(SwitchPass),
+    Switch(Box<SwitchPass>),
 }
 
 /// What one stack keeps.
@@ -226,7 +226,7 @@ impl Core {
                 SublayerKind::Switch { router, inner, outer } => {
                     let (top_k, jitter) = self.config.switch.map_or((1, 0.0), |switch| (switch.top_k, switch.jitter));
                     let sorted = tokens * top_k;
-                    SublayerPass::Switch(SwitchPass {
+                    SublayerPass::Switch(Box::new(SwitchPass {
                         input: (jitter > 0.0).then(|| zeros(tokens * d)),
                         p: zeros(tokens * router.rows),
                         log_sums: vec![0.0; tokens],
@@ -237,7 +237,7 @@ impl Core {
                         u: zeros(sorted * inner.rows),
                         h: zeros(sorted * outer.columns),
                         y: zeros(sorted * d),
-                    })
+                    }))
                 }
             });
             StackPass {

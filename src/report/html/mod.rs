@@ -212,7 +212,7 @@ fn data(runs: &Runs) -> Value {
 
 fn of_dataset(runs: &Runs, dataset: &Dataset<'_>, rows: usize) -> Value {
     let target = dataset.cells().find_map(|cell| cell.config.target.as_ref()).map(|target| {
-        let sign = if target.metric.ends_with("accuracy") { "≥" } else { "≤" };
+        let sign = if crate::report::runs::rises(&target.metric) { "≥" } else { "≤" };
         format!("{} {sign} {}", target.metric.replace('_', " "), units::significant(target.value, 4))
     });
     json!({

@@ -117,7 +117,7 @@ impl<T: Real> WithSimd for Joint<'_, T> {
             work.delta[..experts * PANEL_ROWS].iter_mut().for_each(|d| *d = -*d);
             unit_weight[..tile.rows].fill(T::ONE);
             unit_weight[tile.rows..].fill(T::default());
-            for (k, of_head) in heads.iter_mut().enumerate() {
+            for (k, of_head) in heads.iter_mut().enumerate().take(experts) {
                 sums.active += activate(&work, k, tile.rows, &mut active, &mut q, over_penalty);
                 solve::<T, S>(unit(&work.out, k), &q, &tile.y, &mut t);
                 let (after, quadratic) = judge::<T, S>(&work, k, &t, &q, &tile.y, tile.rows);

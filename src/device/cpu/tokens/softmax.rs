@@ -154,6 +154,9 @@ impl WithSimd for CrossEntropy<'_> {
     }
 }
 
+/// Logits, targets, losses and hits of a few rows.
+type Part<'a> = (((&'a mut [f32], &'a [u32]), &'a mut [f32]), &'a mut [bool]);
+
 pub(super) fn cross_entropy(
     logits: RectMut<'_>,
     targets: &[u32],
@@ -163,7 +166,7 @@ pub(super) fn cross_entropy(
     parallel: bool,
 ) {
     let (columns, stride) = (logits.columns, logits.stride);
-    let run = |(((logits, targets), losses), correct): (((&mut [f32], &[u32]), &mut [f32]), &mut [bool])| {
+    let run = |(((logits, targets), losses), correct): Part<'_>| {
         Arch::new().dispatch(CrossEntropy { logits, columns, stride, targets, factor, losses, correct });
     };
     if parallel {
