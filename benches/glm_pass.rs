@@ -93,7 +93,8 @@ fn main() {
 fn open(dataset: &str) -> Table {
     let entries = parsimony::data::registry::registry();
     let choice = Choice::from_argument(entries, dataset, ReadOptions::default()).expect("a dataset");
-    choice.open(entries, &|_, _| ()).expect("a dataset that can be opened").table
+    let opened = choice.open(entries, &|_, _| ()).expect("a dataset that can be opened");
+    opened.data.into_table().expect("a table")
 }
 
 #[derive(Clone, Copy)]

@@ -84,7 +84,7 @@ fn build() -> Box<dyn Model> {
     let entry = model::registry().into_iter().find(|entry| entry.name == "mlp").expect("a model");
     let start = [("initialization".to_owned(), SettingValue::Word("least-squares".into()))].into_iter().collect();
     let settings = Settings::check("bench", entry.settings, &start).expect("settings");
-    (entry.build)(&data, &settings).expect("a model")
+    entry.build(&data, &settings).expect("a model")
 }
 
 /// Seconds of one answer: the difference of a longer and a shorter run, so that starts do not count.

@@ -413,7 +413,9 @@ fn optimizers_of_every_kind_fit_more_than_a_linear_map_does() {
     let explained = |at: &Vector| model.evaluate(at, Split::Test).unwrap();
     let first = explained(&start(&*model));
     assert!(first.explained_variance.unwrap() < 1.0 && first.explained_beyond_linear.is_some());
-    let runs: [(&str, Vec<(&str, SettingValue)>, u64); 5] = [
+    /// Optimizer, settings, steps.
+    type Run<'a> = (&'a str, Vec<(&'a str, SettingValue)>, u64);
+    let runs: [Run<'_>; 5] = [
         ("sgd", vec![("learning_rate", real(0.05)), ("momentum", real(0.9)), ("batch_size", whole(128))], 700),
         ("adamw", vec![("learning_rate", real(5e-3)), ("batch_size", whole(128))], 700),
         ("hessian-free", vec![("curvature_rows", whole(1000))], 12),

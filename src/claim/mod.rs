@@ -1,8 +1,8 @@
 //! Claims that can fail: expectations over the results of an experiment, and the verdicts on them.
 //!
-//! An expectation compares two sides, `median(irls.test_accuracy) >= median(admm.test_accuracy) - 0.005`. [`syntax`] reads
-//! it, [`check`] finds every mistake in it before anything runs, [`sample`] evaluates it on what was measured and again on
-//! data drawn anew from that, [`verdict`] says *holds*, *fails* or *inconclusive*. docs/expectations.md explains the method.
+//! An expectation compares two sides, `median(irls.test_accuracy) >= median(admm.test_accuracy) - 0.005`. `syntax` reads
+//! it, [`check`] finds every mistake in it before anything runs, `sample` evaluates it on what was measured and again on
+//! data drawn anew from that, `verdict` says *holds*, *fails* or *inconclusive*. docs/expectations.md explains the method.
 //!
 //! The expressions are a language of our own and not a template engine's, because a template engine learns of a misspelt
 //! metric or of a list compared with a list only while it evaluates, which is after the run; and because every side is
