@@ -2,6 +2,7 @@
 # Makes the pictures of plots/gallery anew, those of the README and of the lessons: runs the experiments and keeps one figure of
 # each. About twenty minutes on two cores, most of them the Switch layers.
 set -euo pipefail
+export LC_ALL=C
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
 parsimony() { cargo run --release --locked -q -- "$@"; }
@@ -22,8 +23,8 @@ mkdir -p plots/gallery
 pictures | while read -r experiment figure picture; do
   parsimony run "$experiment" < /dev/null
   parsimony report "runs/$experiment" > /dev/null
-  # With several datasets the first one of the file: its figure bears its name.
-  found=$(ls -t plots/"$experiment"/"$figure"*.png | sort | head -1)
-  cp "$found" "plots/gallery/$picture.png"
-  echo "plots/gallery/$picture.png: $found"
+  # With several datasets each figure bears a name: real events sort before simulated ones.
+  found=(plots/"$experiment"/"$figure"*.png)
+  cp "${found[0]}" "plots/gallery/$picture.png"
+  echo "plots/gallery/$picture.png: ${found[0]}"
 done

@@ -305,30 +305,7 @@ fn result(what: &Import, config: &CellConfig, trace: &Trace, configs: &[CellConf
     let last = trace.rows().saturating_sub(1);
     let value = |name: &str| trace.columns().get(name)?.get(last).copied().filter(|value| !value.is_nan());
     if what.status == Status::Finished || what.status == Status::TimedOut {
-        result.objective = value("objective");
-        result.gradient_norm = value("gradient_norm");
-        result.train_loss = value("train_loss");
-        result.train_accuracy = value("train_accuracy");
-        result.train_squared_error = value("train_squared_error");
-        result.validation_loss = value("validation_loss");
-        result.validation_accuracy = value("validation_accuracy");
-        result.validation_squared_error = value("validation_squared_error");
-        result.test_loss = value("test_loss");
-        result.test_accuracy = value("test_accuracy");
-        result.test_auc = value("test_auc");
-        result.test_squared_error = value("test_squared_error");
-        result.validation_explained_variance = value("validation_explained_variance");
-        result.validation_explained_beyond_linear = value("validation_explained_beyond_linear");
-        result.test_explained_variance = value("test_explained_variance");
-        result.test_explained_beyond_linear = value("test_explained_beyond_linear");
-        result.validation_bits_per_character = value("validation_bits_per_character");
-        result.validation_grammar_loss = value("validation_grammar_loss");
-        result.validation_fact_loss = value("validation_fact_loss");
-        result.validation_sum_loss = value("validation_sum_loss");
-        result.test_bits_per_character = value("test_bits_per_character");
-        result.test_grammar_loss = value("test_grammar_loss");
-        result.test_fact_loss = value("test_fact_loss");
-        result.test_sum_loss = value("test_sum_loss");
+        result.take_quality(value);
     }
     result.steps = value("step").map(|steps| steps as u64);
     result.data_passes = value("data_passes");

@@ -206,6 +206,34 @@ pub struct CellResult {
 }
 
 impl CellResult {
+    /// Takes the quality of the reported iterate over: what `value` answers to the names of a trace's columns.
+    pub fn take_quality(&mut self, value: impl Fn(&str) -> Option<f64>) {
+        self.objective = value("objective");
+        self.gradient_norm = value("gradient_norm");
+        self.train_loss = value("train_loss");
+        self.train_accuracy = value("train_accuracy");
+        self.validation_loss = value("validation_loss");
+        self.validation_accuracy = value("validation_accuracy");
+        self.test_loss = value("test_loss");
+        self.test_accuracy = value("test_accuracy");
+        self.test_auc = value("test_auc");
+        self.train_squared_error = value("train_squared_error");
+        self.validation_squared_error = value("validation_squared_error");
+        self.test_squared_error = value("test_squared_error");
+        self.validation_explained_variance = value("validation_explained_variance");
+        self.validation_explained_beyond_linear = value("validation_explained_beyond_linear");
+        self.test_explained_variance = value("test_explained_variance");
+        self.test_explained_beyond_linear = value("test_explained_beyond_linear");
+        self.validation_bits_per_character = value("validation_bits_per_character");
+        self.validation_grammar_loss = value("validation_grammar_loss");
+        self.validation_fact_loss = value("validation_fact_loss");
+        self.validation_sum_loss = value("validation_sum_loss");
+        self.test_bits_per_character = value("test_bits_per_character");
+        self.test_grammar_loss = value("test_grammar_loss");
+        self.test_fact_loss = value("test_fact_loss");
+        self.test_sum_loss = value("test_sum_loss");
+    }
+
     /// A result that has nothing but its labels, a status and a reason.
     #[must_use]
     pub fn bare(config: &CellConfig, status: Status, reason: impl Into<String>) -> Self {

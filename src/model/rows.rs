@@ -1,5 +1,18 @@
-//! What single rows come to: the loss of each and whether its class is right. The means over rows are what
+//! Which rows a question is about, and what single rows come to: the loss of each and whether its class is right. The
+//! means over rows are what
 //! [`Evaluation`](super::Evaluation) holds; paired comparisons of fits need the rows themselves.
+
+use crate::device::Selection;
+use crate::oracle::Rows;
+
+/// The selection behind `rows` of `n` training rows, and what sums over it are divided by.
+pub(super) fn selected(rows: Rows<'_>, n: usize) -> (Selection<'_>, f64) {
+    match rows {
+        Rows::All => (Selection::Range(0, n), n.max(1) as f64),
+        Rows::Batch(batch) => (Selection::List(batch.rows()), batch.len().max(1) as f64),
+        Rows::Part { index, of } => (Selection::Range(n * index / of, n * (index + 1) / of), n.max(1) as f64),
+    }
+}
 
 /// Row by row, in the order of the split.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -12,7 +12,7 @@ mod predictor;
 mod residuals;
 mod statistics;
 
-use super::rows::{logistic_loss, softmax_loss};
+use super::rows::{logistic_loss, selected, softmax_loss};
 use super::{
     Build, Evaluation, Inspection, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights,
 };
@@ -28,7 +28,6 @@ use crate::oracle::{
 };
 use predictor::GlmPredictor;
 use rand_chacha::ChaCha8Rng;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// The largest number of coefficients for which the dense information matrix is formed: 800 MB in `f64`.
@@ -228,15 +227,7 @@ impl Glm {
 
     /// The selection behind `rows` and what sums over it are divided by.
     fn selection<'a>(&self, rows: Rows<'a>) -> (Selection<'a>, f64) {
-        let n = self.train.rows();
-        match rows {
-            Rows::All => (Selection::Range(0, n), n as f64),
-            Rows::Batch(batch) => (Selection::List(batch.rows()), batch.len().max(1) as f64),
-            Rows::Part { index, of } => {
-                let range = part_range(n, index, of);
-                (Selection::Range(range.start, range.end), n as f64)
-            }
-        }
+        selected(rows, self.train.rows())
     }
 
     fn pass(&self, at: &Vector, selection: Selection<'_>, request: Request) -> (Sums, Cost) {
@@ -311,11 +302,6 @@ impl Glm {
 
 /// Operations per row and linear predictor that are neither products with the design nor its making.
 const ROW_FLOPS: f64 = 30.0;
-
-/// The rows of one of `of` blocks of consecutive rows.
-pub(super) fn part_range(rows: usize, index: usize, of: usize) -> Range<usize> {
-    rows * index / of..rows * (index + 1) / of
-}
 
 /// The transform of a design, standardized on the training rows if so.
 pub(super) fn fit_transform(

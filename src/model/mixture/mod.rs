@@ -15,8 +15,9 @@ mod parts;
 mod predictor;
 mod splitting;
 
-use super::glm::{fit_transform, part_range};
+use super::glm::fit_transform;
 use super::network::initialization::fit_of_noise;
+use super::rows::selected;
 use super::{Build, ModelData, ModelEntry, Split};
 use crate::data::{Examples, Task};
 use crate::device::cpu::design::{Design, Expansion, Selection, Transform};
@@ -171,15 +172,7 @@ impl Mixture {
 
     /// The selection behind `rows` and what sums over it are divided by.
     fn selection<'a>(&self, rows: Rows<'a>) -> (Selection<'a>, f64) {
-        let n = self.train.rows();
-        match rows {
-            Rows::All => (Selection::Range(0, n), n as f64),
-            Rows::Batch(batch) => (Selection::List(batch.rows()), batch.len().max(1) as f64),
-            Rows::Part { index, of } => {
-                let range = part_range(n, index, of);
-                (Selection::Range(range.start, range.end), n as f64)
-            }
-        }
+        selected(rows, self.train.rows())
     }
 
     /// Parameters in the order of a pass.

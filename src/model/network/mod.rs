@@ -15,7 +15,7 @@ mod predictor;
 mod splitting;
 mod stack;
 
-use super::rows::{logistic_loss, softmax_loss};
+use super::rows::{logistic_loss, selected, softmax_loss};
 use super::sheet::within;
 use super::{Build, Evaluation, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights};
 use crate::data::{Examples, Standardization, Task};
@@ -292,12 +292,7 @@ impl Network {
 
     /// The selection behind `rows` and what sums over it are divided by.
     fn selection<'a>(&self, rows: Rows<'a>) -> (Selection<'a>, f64) {
-        let n = self.train.rows.len();
-        match rows {
-            Rows::All => (Selection::Range(0, n), n as f64),
-            Rows::Batch(batch) => (Selection::List(batch.rows()), batch.len().max(1) as f64),
-            Rows::Part { index, of } => (Selection::Range(n * index / of, n * (index + 1) / of), n as f64),
-        }
+        selected(rows, self.train.rows.len())
     }
 
     /// What a pass over `rows` rows costs that meets every weight `products` times and those above the first layer

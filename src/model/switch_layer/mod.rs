@@ -12,7 +12,7 @@ mod passes;
 mod predictor;
 mod start;
 
-use super::rows::RowOutcomes;
+use super::rows::{RowOutcomes, selected};
 use super::{Build, Evaluation, Model, ModelData, ModelEntry, ParameterCounts, Split, Weights};
 use crate::data::{Examples, Standardization, Task};
 use crate::device::cpu::Cpu;
@@ -149,12 +149,7 @@ impl SwitchLayer {
 
     /// The selection behind `rows` and what sums over it are divided by.
     fn selection<'a>(&self, rows: Rows<'a>) -> (Selection<'a>, f64) {
-        let n = self.train.rows();
-        match rows {
-            Rows::All => (Selection::Range(0, n), n.max(1) as f64),
-            Rows::Batch(batch) => (Selection::List(batch.rows()), batch.len().max(1) as f64),
-            Rows::Part { index, of } => (Selection::Range(n * index / of, n * (index + 1) / of), n.max(1) as f64),
-        }
+        selected(rows, self.train.rows())
     }
 
     /// The weight of the balance; parts of the rows leave it to the whole.
