@@ -22,6 +22,7 @@ pub const EXPERIMENTS: &[(&str, &str)] = &[
     ("admm-starts-where-sgd-stops", include_str!("../../experiments/admm-starts-where-sgd-stops.toml")),
     ("admm-is-linear", include_str!("../../experiments/admm-is-linear.toml")),
     ("large-batch", include_str!("../../experiments/large-batch.toml")),
+    ("hessian-free", include_str!("../../experiments/hessian-free.toml")),
     ("cheap-gradient", include_str!("../../experiments/cheap-gradient.toml")),
     ("press", include_str!("../../experiments/press.toml")),
     ("mixture-of-logistics", include_str!("../../experiments/mixture-of-logistics.toml")),
@@ -32,6 +33,10 @@ pub const EXPERIMENTS: &[(&str, &str)] = &[
     ("one-point-six-trillion", include_str!("../../experiments/one-point-six-trillion.toml")),
     ("tiny-shakespeare", include_str!("../../experiments/tiny-shakespeare.toml")),
     ("switch-vs-dense", include_str!("../../experiments/switch-vs-dense.toml")),
+    ("moe-faster", include_str!("../../experiments/moe-faster.toml")),
+    ("moe-wasteful", include_str!("../../experiments/moe-wasteful.toml")),
+    ("slower-but-small", include_str!("../../experiments/slower-but-small.toml")),
+    ("t5-large-is-as-good", include_str!("../../experiments/t5-large-is-as-good.toml")),
 ];
 
 const EXAMPLES: &str = "\
