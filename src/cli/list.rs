@@ -32,6 +32,7 @@ pub const EXPERIMENTS: &[(&str, &str)] = &[
     ("one-point-six-trillion", include_str!("../../experiments/one-point-six-trillion.toml")),
     ("tiny-shakespeare", include_str!("../../experiments/tiny-shakespeare.toml")),
     ("switch-vs-dense", include_str!("../../experiments/switch-vs-dense.toml")),
+    ("switch-on-prose", include_str!("../../experiments/switch-on-prose.toml")),
 ];
 
 const EXAMPLES: &str = "\
