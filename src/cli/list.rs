@@ -37,6 +37,7 @@ pub const EXPERIMENTS: &[(&str, &str)] = &[
     ("moe-wasteful", include_str!("../../experiments/moe-wasteful.toml")),
     ("slower-but-small", include_str!("../../experiments/slower-but-small.toml")),
     ("t5-large-is-as-good", include_str!("../../experiments/t5-large-is-as-good.toml")),
+    ("switch-on-prose", include_str!("../../experiments/switch-on-prose.toml")),
 ];
 
 const EXAMPLES: &str = "\
