@@ -5,6 +5,8 @@
 
 #[path = "kernels/machine.rs"]
 mod machine;
+#[path = "kernels/regressions.rs"]
+mod regressions;
 
 use machine::Emulation;
 use parsimony::data::{Examples, Task};
@@ -18,9 +20,17 @@ use parsimony::model::{self, Model, ModelData};
 use parsimony::optim::{self, minimize};
 use parsimony::oracle::{Curvature, Gradient, Problem, Rows, SettingValue, Settings, Stream, stream};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const COLUMNS: usize = 300;
+
+/// The device of a process is one: tests that build models hold this, and begin on the CPU.
+fn one_device() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    use_backend(Cpu::default());
+    guard
+}
 
 #[test]
 fn every_kernel_agrees_with_the_cpu() {
@@ -148,10 +158,10 @@ fn transformers() -> Vec<[Vec<f64>; 3]> {
 }
 
 /// A few steps of every optimizer that can train a network end where they end on the CPU: the whole of the host's side.
-/// The only test of this file that builds models, because the device of a process is one.
 #[test]
 fn every_optimizer_trains_a_network_as_on_the_cpu() {
     let Some(emulation) = Emulation::new(0) else { return };
+    let _one = one_device();
     let data = data(301, 5, 3);
     let start = |model: &dyn Model| {
         let mut reached = BTreeMap::new();

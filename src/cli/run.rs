@@ -20,7 +20,7 @@ Examples:
   parsimony run experiments/higgs-logistic.toml --dry-run
   parsimony run mine.toml --out /tmp/mine            another folder than runs/NAME
   parsimony run mine.toml --force                    run finished cells again
-  parsimony run mine.toml --device cuda              networks on the first GPU
+  parsimony run mine.toml --device cuda              models on the first GPU
 
 An experiment that was interrupted, by Ctrl-C or by a crash, goes on where it was when it is run again (without --force).
 Pairs that do not fit are skipped with the reason, which is no failure. Exit code 1 says that at least one cell failed or

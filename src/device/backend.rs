@@ -8,6 +8,7 @@
 use super::array::{Array, View, ViewMut};
 use super::cpu::design::Selection;
 use super::panels::Panels;
+use super::regression::Regression;
 use super::tokens::Tokens;
 use crate::error::Result;
 use std::fmt::Debug;
@@ -173,6 +174,9 @@ pub trait Backend: Debug + Send + Sync {
     fn tokens(&self) -> Option<&dyn Tokens> {
         None
     }
+
+    /// What it does for generalized linear models.
+    fn regression(&self) -> &dyn Regression;
 
     /// Sets every element.
     fn fill(&self, a: &mut Array, value: f32);

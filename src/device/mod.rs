@@ -11,6 +11,7 @@ pub mod cpu;
 pub mod cuda;
 mod matrix;
 pub mod panels;
+mod regression;
 mod tokens;
 
 pub use array::Array;
@@ -19,4 +20,5 @@ pub use choice::{DeviceName, DeviceWish, current, use_backend, use_device};
 pub use cpu::design::Selection;
 pub use matrix::Matrix;
 pub use panels::{PANEL_ROWS, Panels};
+pub use regression::{Regression, RowCurvature};
 pub use tokens::{Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, Segment, Tokens};

@@ -73,7 +73,7 @@ fn attempt(workbench: &Workbench, folder: &CellFolder, config: &CellConfig, cloc
     let opened = problem::open(workbench, config, &problem::model_settings(workbench, config)?)?;
     let model = &*opened.model;
     let device = device::current();
-    if config.device != DeviceName::Cpu && model.layout().device() != Some(&device) {
+    if config.device != DeviceName::Cpu && model.device() != Ok(&device) {
         let finding = format!("model {} does not live on {}", config.model.name, device.name());
         return Err(Error::config("device", finding, "take --device cpu or --device auto"));
     }

@@ -443,15 +443,58 @@ impl Fit {
     /// asked for by name.
     fn device(&self, any: DeviceName, wish: DeviceWish) -> (DeviceName, Option<String>) {
         match self {
-            Self::Model(model) if any != DeviceName::Cpu && model.layout().device().is_none() => {
-                let reason = format!("its parameters and rows stay on the CPU, and the device asked for is {wish}");
-                (DeviceName::Cpu, (wish != DeviceWish::Auto).then_some(reason))
-            }
+            Self::Model(model) if any != DeviceName::Cpu => match model.device() {
+                Ok(_) => (any, None),
+                Err(reason) => {
+                    let reason = format!("{reason}, and the device asked for is {wish}");
+                    (DeviceName::Cpu, (wish != DeviceWish::Auto).then_some(reason))
+                }
+            },
             _ => (any, None),
         }
     }
 
     fn is_convex(&self) -> bool {
         matches!(self, Self::Model(model) if model.is_convex())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Examples, Task};
+    use crate::device::Panels;
+    use crate::model::{self, ModelData};
+
+    /// A model that knows the CPU alone says so where a GPU was asked for by name; the others go there.
+    #[test]
+    fn models_go_to_the_device_asked_for_or_say_why_not() {
+        let panels = |columns| Panels::from_fn(40, columns, |r, c| ((r * (c + 1) + r / 3) % 2) as f32);
+        let part = || Examples { features: panels(3), targets: panels(1), range: 0..40 };
+        let data = ModelData {
+            train: part(),
+            validation: part(),
+            test: part(),
+            task: Task::Classes(vec!["a".into(), "b".into()]),
+            columns: ["x", "y", "z"].map(String::from).to_vec(),
+        };
+        let (gpu, named) = (DeviceName::Cuda(0), DeviceWish::Named(DeviceName::Cuda(0)));
+        for (name, lives_there) in [("logistic", true), ("mlp", true), ("mixture", false)] {
+            let entry = model::registry().into_iter().find(|entry| entry.name == name).unwrap();
+            let settings = Settings::check("test", entry.settings, &BTreeMap::new()).unwrap();
+            let fit = Fit::of(entry.build(&data, &settings)).unwrap();
+            assert_eq!(fit.device(DeviceName::Cpu, named), (DeviceName::Cpu, None));
+            if lives_there {
+                assert_eq!(fit.device(gpu, named), (gpu, None), "{name}");
+                continue;
+            }
+            let (device, reason) = fit.device(gpu, named);
+            let reason = reason.unwrap();
+            assert!(
+                device == DeviceName::Cpu && reason.contains("stay on the CPU") && reason.contains("cuda:0"),
+                "{reason}"
+            );
+            assert_eq!(fit.device(gpu, DeviceWish::Auto), (DeviceName::Cpu, None));
+        }
     }
 }

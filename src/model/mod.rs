@@ -12,9 +12,9 @@ mod text;
 pub mod transformer;
 
 use crate::data::{Examples, Task};
-use crate::device::Panels;
+use crate::device::{Device, Panels};
 use crate::error::{Error, Result};
-use crate::oracle::{Problem, Setting, Settings, Vector};
+use crate::oracle::{Offer, Problem, Setting, Settings, Vector};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -164,6 +164,11 @@ pub trait Model: Problem {
 
     /// Whether the objective has one optimum that a reference solve can find to high precision.
     fn is_convex(&self) -> bool;
+
+    /// The device that it was built on and whose work its passes are; why it knows the CPU alone, if so.
+    fn device(&self) -> Offer<&Device> {
+        self.layout().device().ok_or_else(|| "its parameters and rows stay on the CPU".into())
+    }
 
     /// Inputs and outputs of one of its layers, at written weights, of the first `rows` rows that it is trained on (of a text:
     /// tokens). `None` where it has no layers that are recorded.

@@ -6,10 +6,7 @@ use std::ops::Range;
 
 /// Part of a selection.
 pub(super) fn within<'a>(selection: Selection<'a>, block: &Range<usize>) -> Selection<'a> {
-    match selection {
-        Selection::Range(start, _) => Selection::Range(start + block.start, start + block.end),
-        Selection::List(rows) => Selection::List(&rows[block.clone()]),
-    }
+    selection.part(block.clone())
 }
 
 /// A matrix with a row for each unit and room for the examples of a block.

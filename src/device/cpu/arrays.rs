@@ -9,7 +9,7 @@ use super::products::{Rect, RectMut};
 use super::{elementwise, linalg, losses, products, proximal};
 use crate::device::array::{Array, Shape, Storage, View, ViewMut};
 use crate::device::cpu::buffer::Buffer;
-use crate::device::{Activation, AdamStep, Backend, BlockBody, Job, Loss, PANEL_ROWS, Table, Tokens};
+use crate::device::{Activation, AdamStep, Backend, BlockBody, Job, Loss, PANEL_ROWS, Regression, Table, Tokens};
 use crate::error::Result;
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -111,6 +111,10 @@ impl Cpu {
 impl Backend for Cpu {
     fn name(&self) -> String {
         format!("cpu ({})", super::instruction_set())
+    }
+
+    fn regression(&self) -> &dyn Regression {
+        self
     }
 
     fn tokens(&self) -> Option<&dyn Tokens> {

@@ -154,6 +154,30 @@ impl Transform {
     }
 }
 
+/// How design columns follow from inputs, as plain numbers for a device.
+pub(in crate::device) struct ColumnTable {
+    /// Two inputs for each column; [`NO_INPUT`] where the second or both are missing.
+    pub factors: Vec<u32>,
+    /// Shift and factor of every input, then of every column: a product's own, else none.
+    pub affine: Vec<f64>,
+}
+
+/// In a [`ColumnTable`]: no input.
+const NO_INPUT: u32 = u32::MAX;
+
+impl Transform {
+    /// The table of the design's columns.
+    pub(in crate::device) fn table(&self) -> ColumnTable {
+        let mut factors = vec![NO_INPUT; if self.intercept { 2 } else { 0 }];
+        factors.extend((0..self.inputs.len() as u32).flat_map(|input| [input, NO_INPUT]));
+        factors.extend(self.pairs.iter().flat_map(|pair| [pair.first as u32, pair.second as u32]));
+        let alone = self.columns() - self.pairs.len();
+        let of_columns = std::iter::repeat_n(IDENTITY, alone).chain(self.pairs.iter().map(|pair| pair.affine));
+        let affine = self.inputs.iter().copied().chain(of_columns).flat_map(|a| [a.shift, a.factor]).collect();
+        ColumnTable { factors, affine }
+    }
+}
+
 /// Which rows of a [`Design`], counted from its first one.
 #[derive(Debug, Clone, Copy)]
 pub enum Selection<'a> {
@@ -161,6 +185,17 @@ pub enum Selection<'a> {
     Range(usize, usize),
     /// Any rows, in the order given.
     List(&'a [u32]),
+}
+
+impl<'a> Selection<'a> {
+    /// The rows from one place to another in the order of the selection.
+    #[must_use]
+    pub fn part(self, places: Range<usize>) -> Self {
+        match self {
+            Self::Range(start, _) => Self::Range(start + places.start, start + places.end),
+            Self::List(rows) => Self::List(&rows[places]),
+        }
+    }
 }
 
 impl Selection<'_> {
@@ -324,6 +359,11 @@ impl Design {
         }
         let transform = Arc::new(Transform::raw(inputs.len(), Expansion::Linear, false));
         Some((Self { transform, stored: true, ..self.clone() }, Substitution { inputs: inputs.clone() }))
+    }
+
+    /// Inputs and targets of all rows, and which of them is the design's first one.
+    pub(in crate::device) fn numbers(&self) -> (&Panels, &Panels, usize) {
+        (&self.features, &self.targets, self.rows.start)
     }
 
     /// The transform.

@@ -98,7 +98,20 @@ pub struct Sums {
 }
 
 impl Sums {
-    fn absorb(&mut self, part: &Self) {
+    /// The sums over no rows, for `outputs` predictors of `columns` columns.
+    pub(in crate::device) fn zeros(outputs: usize, columns: usize, request: Request) -> Self {
+        let zeros = |wanted: bool, len: usize| vec![0.0; if wanted { len } else { 0 }];
+        Self {
+            gradient: zeros(request.gradient, outputs * columns),
+            squares: zeros(request.squares, outputs * columns),
+            gram: zeros(request.gram != GramWeights::None, columns * columns),
+            smallest_margin: f64::INFINITY,
+            ..Self::default()
+        }
+    }
+
+    /// Adds the sums over other rows.
+    pub(in crate::device) fn absorb(&mut self, part: &Self) {
         let add = |into: &mut [f64], from: &[f64]| into.iter_mut().zip(from).for_each(|(a, b)| *a += b);
         self.loss += part.loss;
         add(&mut self.gradient, &part.gradient);
@@ -545,15 +558,7 @@ fn sum<T: Real>(
     selection: Selection<'_>,
     request: Request,
 ) -> Sums {
-    let (d, c) = (design.columns(), likelihood.outputs());
-    let zeros = |wanted: bool, len: usize| vec![0.0; if wanted { len } else { 0 }];
-    let mut total = Sums {
-        gradient: zeros(request.gradient, c * d),
-        squares: zeros(request.squares, c * d),
-        gram: zeros(request.gram != GramWeights::None, d * d),
-        smallest_margin: f64::INFINITY,
-        ..Sums::default()
-    };
+    let mut total = Sums::zeros(likelihood.outputs(), design.columns(), request);
     let one = |_: usize, selection: Selection<'_>| {
         let kind = std::marker::PhantomData::<T>;
         Arch::new().dispatch(Pass { design, likelihood, theta, selection, request, kind })

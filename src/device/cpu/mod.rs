@@ -16,6 +16,7 @@ mod parallel;
 mod products;
 mod proximal;
 mod real;
+mod regression;
 pub mod residuals;
 mod tokens;
 

@@ -5,9 +5,13 @@
 //! No operation here can answer an error, so the first fault is kept and [`Backend::for_blocks`] reports it (see `Core`).
 
 use super::machine::{Argument, Core, DeviceMatrix, Factor, Machine, Memory, Numbers, THREADS};
+use super::regression::Columns;
 use crate::device::array::{Array, Shape, Storage, View, ViewMut};
+use crate::device::cpu::design::Transform;
 use crate::device::cpu::linalg;
-use crate::device::{Activation, AdamStep, Backend, BlockBody, Job, Loss, Panels, Selection, Table, Tokens};
+use crate::device::{
+    Activation, AdamStep, Backend, BlockBody, Job, Loss, PANEL_ROWS, Panels, Regression, Selection, Table, Tokens,
+};
 use crate::error::Result;
 use ndarray::Array2;
 use std::collections::HashMap;
@@ -15,7 +19,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What was brought to the device, by where it lies on the host; what is kept alive beside it holds that place.
-type Brought<T> = Mutex<HashMap<usize, (T, Arc<Memory>)>>;
+type Brought<T, M = Memory> = Mutex<HashMap<usize, (T, Arc<M>)>>;
 
 /// A GPU.
 #[derive(Debug)]
@@ -27,12 +31,16 @@ pub struct Cuda {
     panels: Brought<Panels>,
     /// Shifts and factors of columns.
     columns: Brought<Arc<[f32]>>,
+    /// Tables of the columns of designs.
+    pub(super) designs: Brought<Arc<Transform>, Columns>,
 }
 
 /// Numbers before the parts of sums: the sums.
 const SUMS: usize = 8;
 /// Bytes that a block of a job takes at most.
-const BLOCK_BYTES: usize = 1 << 30;
+pub(super) const BLOCK_BYTES: usize = 1 << 30;
+/// Bytes of panels that are copied at once.
+const PIECE_BYTES: usize = 8 << 20;
 
 /// Builds the arguments of a launch.
 macro_rules! arguments {
@@ -124,7 +132,13 @@ impl Cuda {
     #[must_use]
     pub fn on(machine: impl Machine + 'static) -> Self {
         let core = Arc::new(Core::new(Box::new(machine)));
-        Self { core, parts: Mutex::default(), panels: Mutex::default(), columns: Mutex::default() }
+        Self {
+            core,
+            parts: Mutex::default(),
+            panels: Mutex::default(),
+            columns: Mutex::default(),
+            designs: Mutex::default(),
+        }
     }
 
     fn on_flat(&self, kernel: &'static str, count: usize, arguments: &[Argument]) {
@@ -189,10 +203,24 @@ impl Cuda {
     }
 
     /// The numbers of a table on the device.
-    fn panels(&self, panels: &Panels) -> Arc<Memory> {
+    pub(super) fn panels(&self, panels: &Panels) -> Arc<Memory> {
         let mut kept = self.panels.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || (panels.clone(), Arc::new(Memory::with(&self.core, panels.values())));
+        let new = || (panels.clone(), Arc::new(self.copy_of(panels)));
         Arc::clone(&kept.entry(panels.values().as_ptr() as usize).or_insert_with(new).1)
+    }
+
+    /// Panels copied piece by piece: of a mapped file no more stays in the host's memory than may.
+    fn copy_of(&self, panels: &Panels) -> Memory {
+        let memory = Memory::new(&self.core, size_of_val(panels.values()));
+        let size = (panels.columns() * PANEL_ROWS).max(1);
+        let at_once = (PIECE_BYTES / (size * size_of::<f32>())).max(1);
+        let mut pieces = panels.pieces();
+        for (i, numbers) in panels.values().chunks(at_once * size).enumerate() {
+            let first = i * at_once;
+            (first..first + numbers.len() / size).for_each(|panel| pieces.reach(panel));
+            memory.write(first * size, numbers);
+        }
+        memory
     }
 
     fn of_columns(&self, values: &Arc<[f32]>) -> Arc<Memory> {
@@ -221,6 +249,10 @@ impl Backend for Cuda {
 
     fn tokens(&self) -> Option<&dyn Tokens> {
         Some(self)
+    }
+
+    fn regression(&self) -> &dyn Regression {
+        self
     }
 
     fn zeros(&self, len: usize) -> Array {

@@ -10,6 +10,7 @@ pub mod compiler;
 pub mod driver;
 pub mod machine;
 pub mod probe;
+mod regression;
 pub mod source;
 mod tokens;
 

@@ -1,7 +1,7 @@
 //! The kernels' source: the files of `kernels/`, joined.
 
 /// The files of `kernels/` in the order in which they are joined, by name.
-pub const FILES: [(&str, &str); 14] = [
+pub const FILES: [(&str, &str); 16] = [
     ("common.cu", include_str!("kernels/common.cu")),
     ("algebra.cu", include_str!("kernels/algebra.cu")),
     ("reductions.cu", include_str!("kernels/reductions.cu")),
@@ -16,6 +16,8 @@ pub const FILES: [(&str, &str); 14] = [
     ("softmax.cu", include_str!("kernels/softmax.cu")),
     ("segments.cu", include_str!("kernels/segments.cu")),
     ("attention.cu", include_str!("kernels/attention.cu")),
+    ("regression.cu", include_str!("kernels/regression.cu")),
+    ("gram.cu", include_str!("kernels/gram.cu")),
 ];
 
 /// One program of all kernels; messages of a compiler name the file and line.

@@ -44,7 +44,7 @@ impl Consensus for Glm {
         // Newton's method; each pass gives value, gradient and Hessian, so a step is judged by the next pass.
         for steps_left in (0..=PROXIMAL_STEPS).rev() {
             let (value, mut gradient, hessian) = if p <= DENSE_PROXIMAL_LIMIT {
-                let (sums, information, pass_cost) = self.information(x, rows, self.high);
+                let (sums, information, pass_cost) = self.information(x, rows, self.high)?;
                 cost += pass_cost;
                 let gradient: Vec<f64> = sums.gradient.iter().map(|g| g / self.train.rows() as f64).collect();
                 (sums.loss / self.train.rows() as f64, Vector::from_values(&self.layout, gradient)?, Some(information))

@@ -5,6 +5,9 @@
 //! (ridge) or `strength |theta|_1` (l1), the intercept never penalized. In scikit-learn's terms `strength = 1/(n C)`.
 //! The multinomial model fixes the first class's coefficients at zero when nothing else makes the optimum unique, and
 //! gives every class its own coefficients under a ridge.
+//!
+//! Coefficients live on the host, in `f64`: they are few, and so is what is solved with them. Rows of data live on the device
+//! that the model is built on, and passes over them run there.
 
 mod consensus;
 mod normal_equations;
@@ -17,9 +20,9 @@ use super::{
     Build, Evaluation, Inspection, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights,
 };
 use crate::data::{Examples, Standardization, Task};
-use crate::device::cpu::curvature::CurvatureWeights;
 use crate::device::cpu::design::{Design, Expansion, Selection, Transform};
-use crate::device::cpu::glm::{self, GramWeights, Likelihood, Request, Sums};
+use crate::device::cpu::glm::{GramWeights, Likelihood, Request, Sums};
+use crate::device::{self, Device, RowCurvature};
 use crate::error::{Error, Result};
 use crate::measure::metrics::area_under_curve;
 use crate::oracle::{
@@ -116,6 +119,7 @@ pub struct Glm {
     likelihood: Likelihood,
     regularizer: Regularizer,
     high: bool,
+    device: Device,
     layout: Arc<Layout>,
     transform: Arc<Transform>,
     train: Design,
@@ -200,17 +204,23 @@ impl Glm {
                 Likelihood::Multinomial { classes: classes.len(), reference }
             }
         };
-        let design =
-            |e: &Examples| Design::new(e.features.clone(), e.targets.clone(), e.range.clone(), Arc::clone(&transform));
+        let device = device::current();
+        let design = |e: &Examples| {
+            let design = Design::new(e.features.clone(), e.targets.clone(), e.range.clone(), Arc::clone(&transform));
+            device.regression().keep_rows(&design);
+            design
+        };
+        let (train, validation, test) = (design(&data.train), design(&data.validation), design(&data.test));
         Ok(Self {
             name,
+            device,
             likelihood,
             regularizer,
             high: settings.word("accuracy") == "high",
             layout: Layout::new([("coefficients", likelihood.outputs(), transform.columns())]),
-            train: design(&data.train),
-            validation: design(&data.validation),
-            test: design(&data.test),
+            train,
+            validation,
+            test,
             transform,
             inputs: data.columns.clone(),
             classes: classes.to_vec(),
@@ -230,9 +240,14 @@ impl Glm {
         selected(rows, self.train.rows())
     }
 
-    fn pass(&self, at: &Vector, selection: Selection<'_>, request: Request) -> (Sums, Cost) {
-        let sums = glm::pass(&self.train, self.likelihood, at.host(), selection, request, self.high);
-        (sums, self.cost(selection.len(), request))
+    /// Sums over training rows, in `f64` throughout if `high`, where the rows live.
+    fn sums(&self, at: &Vector, selection: Selection<'_>, request: Request, high: bool) -> Result<Sums> {
+        self.device.regression().pass(&self.train, self.likelihood, at.host(), selection, request, high)
+    }
+
+    fn pass(&self, at: &Vector, selection: Selection<'_>, request: Request) -> Result<(Sums, Cost)> {
+        let sums = self.sums(at, selection, request, self.high)?;
+        Ok((sums, self.cost(selection.len(), request)))
     }
 
     /// Operations and bytes of a pass: a multiplication and an addition count as two.
@@ -405,7 +420,7 @@ impl Value for Glm {
     fn value(&self, at: &Vector, rows: Rows<'_>) -> Result<Answer<f64>> {
         let (selection, divisor) = self.selection(rows);
         let request = Request { gradient: false, squares: false, gram: GramWeights::None };
-        let (sums, cost) = self.pass(at, selection, request);
+        let (sums, cost) = self.pass(at, selection, request)?;
         let mut value = self.add_ridge(at, rows, sums.loss / divisor, None);
         if let (Regularizer::L1(strength), Rows::All | Rows::Batch(_)) = (self.regularizer, rows) {
             let penalized = at.host().iter().enumerate().filter(|(i, _)| self.is_penalized(*i));
@@ -419,7 +434,7 @@ impl Gradient for Glm {
     fn value_and_gradient(&self, at: &Vector, rows: Rows<'_>, gradient: &mut Vector) -> Result<Answer<f64>> {
         let (selection, divisor) = self.selection(rows);
         let request = Request { gradient: true, squares: false, gram: GramWeights::None };
-        let (sums, cost) = self.pass(at, selection, request);
+        let (sums, cost) = self.pass(at, selection, request)?;
         gradient.host_mut().iter_mut().zip(&sums.gradient).for_each(|(g, s)| *g = s / divisor);
         let value = self.add_ridge(at, rows, sums.loss / divisor, Some(gradient));
         Ok(Answer { value, cost })
@@ -430,7 +445,7 @@ impl SquaredGradients for Glm {
     fn mean_squared_gradient(&self, at: &Vector, rows: Rows<'_>, squares: &mut Vector) -> Result<Cost> {
         let (selection, _) = self.selection(rows);
         let request = Request { gradient: false, squares: true, gram: GramWeights::None };
-        let (sums, cost) = self.pass(at, selection, request);
+        let (sums, cost) = self.pass(at, selection, request)?;
         let rows = selection.len().max(1) as f64;
         let strength = if let Regularizer::Ridge(strength) = self.regularizer { strength } else { 0.0 };
         for (i, (g, s)) in squares.host_mut().iter_mut().zip(&sums.squares).enumerate() {
@@ -442,14 +457,14 @@ impl SquaredGradients for Glm {
 
 struct GlmCurvature<'a> {
     glm: &'a Glm,
-    weights: CurvatureWeights,
+    matrix: Box<dyn RowCurvature + 'a>,
     rows: Rows<'a>,
 }
 
 impl CurvatureMatrix for GlmCurvature<'_> {
     fn multiply(&self, v: &Vector, product: &mut Vector) -> Result<Cost> {
         let (selection, divisor) = self.glm.selection(self.rows);
-        let sums = self.weights.multiply(&self.glm.train, v.host(), selection);
+        let sums = self.matrix.multiply(v.host())?;
         product.host_mut().iter_mut().zip(&sums).for_each(|(p, s)| *p = s / divisor);
         if let (Regularizer::Ridge(strength), Rows::All | Rows::Batch(_)) = (self.glm.regularizer, self.rows) {
             for (i, (p, &v)) in product.host_mut().iter_mut().zip(v.host()).enumerate() {
@@ -466,10 +481,11 @@ impl CurvatureMatrix for GlmCurvature<'_> {
 impl Curvature for Glm {
     fn curvature_at<'a>(&'a self, at: &Vector, rows: Rows<'a>) -> Result<Answer<Box<dyn CurvatureMatrix + 'a>>> {
         let (selection, _) = self.selection(rows);
-        let weights = CurvatureWeights::at(&self.train, self.likelihood, at.host(), selection, self.high);
+        let regression = self.device.regression();
+        let matrix = regression.curvature(&self.train, self.likelihood, at.host(), selection, self.high)?;
         let request = Request { gradient: false, squares: false, gram: GramWeights::None };
         let cost = self.cost(selection.len(), request);
-        Ok(Answer { value: Box::new(GlmCurvature { glm: self, weights, rows }), cost })
+        Ok(Answer { value: Box::new(GlmCurvature { glm: self, matrix, rows }), cost })
     }
 }
 
@@ -482,9 +498,10 @@ impl Model for Glm {
         }
         let all = Selection::Range(0, rows);
         let request = Request { gradient: false, squares: false, gram: GramWeights::None };
-        let sums = glm::pass(design, self.likelihood, parameters.host(), all, request, true);
+        let regression = self.device.regression();
+        let sums = regression.pass(design, self.likelihood, parameters.host(), all, request, true)?;
         let auc = if self.likelihood == Likelihood::Binary && split != Split::Train {
-            let scores = glm::linear_predictors(design, 1, parameters.host(), all);
+            let scores = regression.linear_predictors(design, 1, parameters.host(), all)?;
             area_under_curve(&scores, |i| design.target(i) == 1.0)
         } else {
             None
@@ -500,7 +517,8 @@ impl Model for Glm {
             return Ok(None);
         }
         let outputs = self.likelihood.outputs();
-        let eta = glm::linear_predictors(design, outputs, parameters.host(), Selection::Range(0, rows));
+        let all = Selection::Range(0, rows);
+        let eta = self.device.regression().linear_predictors(design, outputs, parameters.host(), all)?;
         let zeros = self.likelihood.classes().saturating_sub(outputs);
         let row = |i: usize| {
             let (eta, target) = (&eta[i * outputs..(i + 1) * outputs], f64::from(design.target(i)));
@@ -521,7 +539,7 @@ impl Model for Glm {
     fn objective(&self, parameters: &Vector) -> Result<(f64, Option<f64>)> {
         let n = self.train.rows();
         let request = Request { gradient: true, squares: false, gram: GramWeights::None };
-        let sums = glm::pass(&self.train, self.likelihood, parameters.host(), Selection::Range(0, n), request, true);
+        let sums = self.sums(parameters, Selection::Range(0, n), request, true)?;
         if let Regularizer::L1(strength) = self.regularizer {
             let penalized = parameters.host().iter().enumerate().filter(|(i, _)| self.is_penalized(*i));
             let penalty = strength * penalized.map(|(_, t)| t.abs()).sum::<f64>();
@@ -564,6 +582,10 @@ impl Model for Glm {
 
     fn is_convex(&self) -> bool {
         true
+    }
+
+    fn device(&self) -> Offer<&Device> {
+        Ok(&self.device)
     }
 
     fn inspect(&self, weights: &Weights, level: f64, raw: bool) -> Result<Option<Inspection>> {

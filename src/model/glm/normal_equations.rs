@@ -7,7 +7,7 @@
 
 use super::{DENSE_LIMIT, Glm, Regularizer};
 use crate::device::cpu::design::Selection;
-use crate::device::cpu::glm::{self, GramWeights, Likelihood, Request, Sums};
+use crate::device::cpu::glm::{GramWeights, Likelihood, Request, Sums};
 use crate::device::cpu::linalg::{self, ScaledCholesky};
 use crate::error::{Error, Result};
 use crate::oracle::{Answer, Cost, Information, NormalEquations, NormalSystem, Rows, Separation, Vector};
@@ -28,7 +28,7 @@ const VALUE: Request = Request { gradient: false, squares: false, gram: GramWeig
 impl Glm {
     /// The information matrix over `rows`, `p x p`, mean over rows, in `f64` throughout if `high`; with it the sums of the
     /// first pass. The binary model needs one pass, `C` linear predictors one for each of the `C (C + 1)/2` blocks.
-    pub(super) fn information(&self, at: &Vector, rows: Rows<'_>, high: bool) -> (Sums, Array2<f64>, Cost) {
+    pub(super) fn information(&self, at: &Vector, rows: Rows<'_>, high: bool) -> Result<(Sums, Array2<f64>, Cost)> {
         let (selection, divisor) = self.selection(rows);
         let (c, d) = (self.likelihood.outputs(), self.train.columns());
         let mut information = Array2::zeros((c * d, c * d));
@@ -38,7 +38,7 @@ impl Glm {
             for b in 0..=a {
                 let request =
                     Request { gradient: first.is_none(), squares: false, gram: GramWeights::Information(a, b) };
-                let mut sums = glm::pass(&self.train, self.likelihood, at.host(), selection, request, high);
+                let mut sums = self.sums(at, selection, request, high)?;
                 cost += self.cost(selection.len(), request);
                 for j in 0..d {
                     for k in 0..=j {
@@ -59,15 +59,15 @@ impl Glm {
             }
         }
         linalg::symmetrize(&mut information);
-        (first.unwrap_or_default(), information, cost)
+        Ok((first.unwrap_or_default(), information, cost))
     }
 
     /// Böhning's bound over `rows` (for real targets the information itself). It is formed once, so its sums are in `f64`: columns that depend on others are then
     /// told from rounding.
-    fn bound(&self, at: &Vector, rows: Rows<'_>) -> (Sums, Information, Cost) {
+    fn bound(&self, at: &Vector, rows: Rows<'_>) -> Result<(Sums, Information, Cost)> {
         let (selection, divisor) = self.selection(rows);
         let request = Request { gradient: true, squares: false, gram: GramWeights::Unit };
-        let sums = glm::pass(&self.train, self.likelihood, at.host(), selection, request, true);
+        let sums = self.sums(at, selection, request, true)?;
         let d = self.train.columns();
         let mut right =
             Array2::from_shape_fn((d, d), |(j, k)| if k <= j { sums.gram[j * d + k] / divisor } else { 0.0 });
@@ -82,7 +82,7 @@ impl Glm {
                 Array2::from_shape_fn((c, c), |(a, b)| 0.5 * (f64::from(u8::from(a == b)) - 1.0 / classes as f64))
             }
         };
-        (sums, Information::KroneckerBound { left, right, ridge }, self.cost(selection.len(), request))
+        Ok((sums, Information::KroneckerBound { left, right, ridge }, self.cost(selection.len(), request)))
     }
 
     /// Whether the objective has one finite optimum whatever the data.
@@ -129,7 +129,7 @@ impl Glm {
         if free.is_empty() || step.len() > DENSE_LIMIT {
             return Ok((step.clone(), Cost::default()));
         }
-        let (sums, information, cost) = self.information(at, Rows::All, true);
+        let (sums, information, cost) = self.information(at, Rows::All, true)?;
         let right: Array1<f64> = free.iter().map(|&i| -sums.gradient[i] / self.train.rows() as f64).collect();
         let solution = ScaledCholesky::new(&information, &free)?.solve(right.view())?;
         let mut precise = step.zeros_like();
@@ -151,9 +151,9 @@ impl NormalEquations for Glm {
             )));
         }
         let (sums, information, cost) = if bound {
-            self.bound(at, rows)
+            self.bound(at, rows)?
         } else {
-            let (sums, information, cost) = self.information(at, rows, self.high);
+            let (sums, information, cost) = self.information(at, rows, self.high)?;
             (sums, Information::Dense(information), cost)
         };
         let (_, divisor) = self.selection(rows);
@@ -185,10 +185,10 @@ impl NormalEquations for Glm {
             return Ok(Answer { value: Vec::new(), cost: Cost::default() });
         }
         let d = self.train.columns();
-        let zeros = vec![0.0; self.layout.len()];
+        let zeros = Vector::zeros(&self.layout);
         let request = Request { gradient: false, squares: false, gram: GramWeights::Unit };
         let all = Selection::Range(0, self.train.rows());
-        let sums = glm::pass(&self.train, self.likelihood, &zeros, all, request, true);
+        let sums = self.sums(&zeros, all, request, true)?;
         let gram = Array2::from_shape_vec((d, d), sums.gram).map_err(|e| Error::Numeric(e.to_string()))?;
         let names = self.column_names();
         let dependent = linalg::dependent_columns(&gram, RANK_TOLERANCE);
@@ -204,10 +204,10 @@ impl NormalEquations for Glm {
             return Ok(Answer { value: None, cost: Cost::default() });
         }
         let all = Selection::Range(0, self.train.rows());
-        let margins = |of: &Vector| glm::pass(&self.train, self.likelihood, of.host(), all, VALUE, true);
+        let margins = |of: &Vector| self.sums(of, all, VALUE, true);
         let pass_cost = self.cost(self.train.rows(), VALUE);
         let mut cost = pass_cost;
-        if margins(at).smallest_margin > 0.0 {
+        if margins(at)?.smallest_margin > 0.0 {
             let columns = self.names_of(at, MARGIN_TOLERANCE);
             return Ok(Answer { value: Some(Separation { complete: true, columns, direction: at.clone() }), cost });
         }
@@ -224,7 +224,7 @@ impl NormalEquations for Glm {
                 break;
             }
             let (precise, step_cost) = self.precise_step(&at, step)?;
-            let along = margins(&precise);
+            let along = margins(&precise)?;
             cost += step_cost;
             cost += pass_cost;
             let scale = along.largest_predictor;
@@ -240,7 +240,7 @@ impl NormalEquations for Glm {
     }
 
     fn largest_predictor(&self, at: &Vector) -> Result<Answer<f64>> {
-        let (sums, cost) = self.pass(at, Selection::Range(0, self.train.rows()), VALUE);
+        let (sums, cost) = self.pass(at, Selection::Range(0, self.train.rows()), VALUE)?;
         Ok(Answer { value: sums.largest_predictor, cost })
     }
 }

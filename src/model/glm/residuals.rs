@@ -5,7 +5,7 @@
 //! as fast as the coefficients, that of the mean loss at most `k` times the largest eigenvalue of `Z'Z/n`.
 
 use super::Glm;
-use crate::device::cpu::glm::{self, GramWeights, Likelihood, Request};
+use crate::device::cpu::glm::{GramWeights, Likelihood, Request};
 use crate::device::cpu::linalg;
 use crate::device::cpu::residuals;
 use crate::error::Result;
@@ -31,7 +31,9 @@ impl RowResiduals for Glm {
         change: &mut Vector,
     ) -> Result<Answer<f64>> {
         let (selection, _) = self.selection(rows);
-        let (loss, sums) = residuals::exchange(&self.train, self.likelihood, at.host(), selection, table, self.high);
+        let regression = self.device.regression();
+        let (loss, sums) =
+            regression.exchange_residuals(&self.train, self.likelihood, at.host(), selection, table, self.high)?;
         change.host_mut().copy_from_slice(&sums);
         let request = Request { gradient: true, squares: false, gram: GramWeights::None };
         let mut cost = self.cost(selection.len(), request);
@@ -54,8 +56,7 @@ impl RowResiduals for Glm {
         let mut mean = row;
         if d <= MOST_COLUMNS {
             request.gram = GramWeights::Unit;
-            let zero = vec![0.0; self.layout.len()];
-            let sums = glm::pass(&self.train, self.likelihood, &zero, all, request, self.high);
+            let sums = self.sums(&Vector::zeros(&self.layout), all, request, self.high)?;
             let mut gram = Array2::from_shape_fn((d, d), |(j, k)| if k <= j { sums.gram[j * d + k] } else { 0.0 });
             linalg::symmetrize(&mut gram);
             cost += self.cost(n, request);

@@ -111,7 +111,7 @@ impl Glm {
         }
         let held = self.held(&theta)?;
         let free: Vec<usize> = (0..p).filter(|&i| held[i].is_none()).collect();
-        let (sums, information, _) = self.information(&theta, Rows::All, true);
+        let (sums, information, _) = self.information(&theta, Rows::All, true)?;
         let diagonal = information.diag().to_owned();
         let factor = ScaledCholesky::new(&information, &free)?.inverse_factor()?;
         drop(information);

@@ -2,6 +2,7 @@
 //! before, and memory around views that must stay as it was.
 
 mod arrays;
+mod regression;
 mod tokens;
 
 use crate::device::array::{View, ViewMut};
@@ -33,6 +34,8 @@ impl Row {
 const SINGLE: f64 = 1e-5;
 /// Of proximal steps, which iterate to a tolerance.
 const ITERATED: f64 = 1e-4;
+/// Of operations in `f64`.
+const DOUBLE: f64 = 1e-12;
 /// Of what must be equal.
 const EXACT: f64 = 0.0;
 
@@ -222,5 +225,5 @@ type Case = (String, f64, Run);
 
 /// All operations.
 fn cases() -> Vec<Case> {
-    [arrays::cases(), tokens::cases()].into_iter().flatten().collect()
+    [arrays::cases(), tokens::cases(), regression::cases()].into_iter().flatten().collect()
 }
