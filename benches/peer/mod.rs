@@ -2,6 +2,10 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Longer than OpenBLAS's threads wait awake, a tenth of a second.
+const REST: Duration = Duration::from_millis(200);
 
 /// A Python program that answers each line with a number of seconds.
 pub struct Peer {
@@ -27,12 +31,14 @@ impl Peer {
         Self { process, answers }
     }
 
-    /// What it answers to a question: mean seconds of one call.
+    /// What it answers to a question: mean seconds of one call. Threads of its libraries look out for more work for a while
+    /// after a product; what is measured next has the processor to itself.
     pub fn ask(&mut self, question: &str) -> f64 {
         let questions = self.process.stdin.as_mut().expect("its input");
         writeln!(questions, "{question}").expect("a question");
         let mut answer = String::new();
         self.answers.read_line(&mut answer).expect("an answer");
+        std::thread::sleep(REST);
         answer.trim().parse().unwrap_or(f64::NAN)
     }
 }

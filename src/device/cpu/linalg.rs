@@ -1,8 +1,13 @@
 //! Factorizations for optimizers, through LAPACK, with names for what fails.
+//!
+//! Solving with a factor and one right-hand side reads every number once: substitution is done here, on the factor as it lies,
+//! where LAPACK's other order of elements would first want a transposed copy.
 
+use super::real::Real;
 use crate::error::{Error, Result};
 use ndarray::{Array1, Array2, ArrayView1};
 use ndarray_linalg::{Cholesky, Diag, Eigh, InverseC, QRSquareInto, SolveTriangular, UPLO};
+use pulp::{Arch, Simd, WithSimd};
 
 /// Copies the lower triangle onto the upper one.
 pub fn symmetrize(matrix: &mut Array2<f64>) {
@@ -33,12 +38,7 @@ pub fn cholesky(matrix: &Array2<f64>) -> Result<Array2<f64>> {
 /// # Errors
 /// [`Error::Numeric`] if a pivot is zero.
 pub fn cholesky_solve(lower: &Array2<f64>, b: ArrayView1<'_, f64>) -> Result<Array1<f64>> {
-    if lower.is_empty() {
-        return Ok(b.to_owned());
-    }
-    let singular = |_| Error::Numeric("a triangular factor is singular".into());
-    let y = lower.solve_triangular(UPLO::Lower, Diag::NonUnit, &b.to_owned()).map_err(singular)?;
-    transposed_solve(lower, y.view())
+    substitute(lower, b, true)
 }
 
 /// Solves `L' x = b`.
@@ -46,8 +46,69 @@ pub fn cholesky_solve(lower: &Array2<f64>, b: ArrayView1<'_, f64>) -> Result<Arr
 /// # Errors
 /// [`Error::Numeric`] if a pivot is zero.
 pub fn transposed_solve(lower: &Array2<f64>, b: ArrayView1<'_, f64>) -> Result<Array1<f64>> {
-    let singular = |_| Error::Numeric("a triangular factor is singular".into());
-    lower.t().to_owned().solve_triangular(UPLO::Upper, Diag::NonUnit, &b.to_owned()).map_err(singular)
+    substitute(lower, b, false)
+}
+
+fn substitute(lower: &Array2<f64>, b: ArrayView1<'_, f64>, forward: bool) -> Result<Array1<f64>> {
+    assert_eq!(lower.dim(), (b.len(), b.len()), "a factor and a right-hand side");
+    if lower.diag().iter().any(|&pivot| pivot == 0.0) {
+        return Err(Error::Numeric("a triangular factor is singular".into()));
+    }
+    let mut x = b.to_vec();
+    if x.is_empty() {
+        return Ok(x.into());
+    }
+    let rows = lower.as_standard_layout();
+    let rows = rows.as_slice().expect("of standard layout");
+    Arch::new().dispatch(Substitution { rows, x: &mut x, forward });
+    Ok(x.into())
+}
+
+/// `x = L^-1 x` if `forward`, then `x = L'^-1 x`, for the rows of a lower triangular `L`.
+struct Substitution<'a> {
+    rows: &'a [f64],
+    x: &'a mut [f64],
+    forward: bool,
+}
+
+impl WithSimd for Substitution<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        const LANES: usize = 32;
+        let Self { rows, x, forward } = self;
+        let n = x.len();
+        if forward {
+            for (i, row) in rows.chunks_exact(n).enumerate() {
+                let (found, rest) = x.split_at_mut(i);
+                let (row_lanes, row_rest) = row[..i].as_chunks::<LANES>();
+                let (x_lanes, x_rest) = found.as_chunks::<LANES>();
+                let mut sums = [0.0; LANES];
+                for (l, x) in row_lanes.iter().zip(x_lanes) {
+                    for j in 0..LANES {
+                        sums[j] = f64::fma::<S>(l[j], x[j], sums[j]);
+                    }
+                }
+                let mut width = LANES / 2;
+                while width > 0 {
+                    for j in 0..width {
+                        sums[j] += sums[j + width];
+                    }
+                    width /= 2;
+                }
+                let ends: f64 = row_rest.iter().zip(x_rest).map(|(l, x)| l * x).sum();
+                rest[0] = (rest[0] - sums[0] - ends) / row[i];
+            }
+        }
+        for (i, row) in rows.chunks_exact(n).enumerate().rev() {
+            let (rest, found) = x.split_at_mut(i);
+            found[0] /= row[i];
+            for (x, &l) in rest.iter_mut().zip(row) {
+                *x = f64::fma::<S>(-l, found[0], *x);
+            }
+        }
+    }
 }
 
 /// The Cholesky factor of some rows and columns of a symmetric matrix, scaled to a unit diagonal so that pivots can be
@@ -172,10 +233,30 @@ mod tests {
         let l = cholesky(&a).unwrap();
         let got = cholesky_solve(&l, full.dot(&x).view()).unwrap();
         assert!((&got - &x).iter().all(|e| e.abs() < 1e-14), "{got}");
+        // However the factor lies in memory.
+        let turned = l.t().to_owned().reversed_axes();
+        assert_eq!(cholesky_solve(&turned, full.dot(&x).view()).unwrap(), got);
+        assert!(cholesky_solve(&array![[0.0]], array![1.0].view()).is_err());
         assert!(cholesky(&array![[1.0, 2.0], [2.0, 1.0]]).is_err());
         let (values, vectors) = symmetric_eigen(&full).unwrap();
         let back = vectors.dot(&Array2::from_diag(&values)).dot(&vectors.t());
         assert!((&back - &full).iter().all(|e| e.abs() < 1e-13));
+    }
+
+    #[test]
+    fn substitution_undoes_products_of_any_size() {
+        for n in [0, 1, 31, 32, 33, 100] {
+            let lower = Array2::from_shape_fn((n, n), |(i, j)| match i.cmp(&j) {
+                std::cmp::Ordering::Less => 0.0,
+                std::cmp::Ordering::Equal => 2.0 + (i % 3) as f64,
+                std::cmp::Ordering::Greater => ((i * 7 + j * 5) % 11) as f64 / 50.0 - 0.1,
+            });
+            let x = Array1::from_shape_fn(n, |i| ((i * 13) % 17) as f64 - 8.0);
+            let half = lower.t().dot(&x);
+            let close = |got: &Array1<f64>| (got - &x).iter().all(|e| e.abs() < 1e-12);
+            assert!(close(&transposed_solve(&lower, half.view()).unwrap()), "{n}");
+            assert!(close(&cholesky_solve(&lower, lower.dot(&half).view()).unwrap()), "{n}");
+        }
     }
 
     #[test]

@@ -18,7 +18,9 @@
 //! above. A ratio below 1/4 or NaN shrinks that block's share by 2/3, one above 3/4 lets it grow again up to the one set.
 
 use super::{read_layer, write_layer};
+use crate::device::cpu::Cpu;
 use crate::device::cpu::linalg::ScaledCholesky;
+use crate::device::{Device, Matrix};
 use crate::error::Result;
 use crate::optim::stochastic::Schedule;
 use crate::optim::{Optimizer, StateVisitor, Step};
@@ -45,6 +47,8 @@ pub(super) struct Proximal {
     adaptive: bool,
     schedule: Schedule,
     layers: Vec<Layer>,
+    /// Where the parameters are.
+    device: Device,
     /// How many of the first layers share the inputs' Gram matrix, and the first of those that give outputs.
     on_inputs: usize,
     first_head: usize,
@@ -64,11 +68,12 @@ pub(super) struct Proximal {
 /// A damped Gram matrix, ready for right-hand sides.
 enum Factor {
     Lower(ScaledCholesky),
-    Inverse(Array2<f32>),
+    Inverse(Device, Matrix),
 }
 
 impl Factor {
-    fn new(gram: &[f64], damping: f64, rights: usize) -> Result<Self> {
+    /// Products with an inverse are left to `device`.
+    fn new(device: &Device, gram: &[f64], damping: f64, rights: usize) -> Result<Self> {
         let size = gram.len().isqrt();
         let mut matrix = Array2::from_shape_fn((size, size), |(i, j)| gram[i * size + j]);
         matrix.diag_mut().mapv_inplace(|v| v + damping);
@@ -77,8 +82,9 @@ impl Factor {
         if rights < INVERTED {
             return Ok(Self::Lower(lower));
         }
-        let half = lower.inverse_factor()?.mapv(|v| v as f32);
-        Ok(Self::Inverse(half.t().dot(&half)))
+        let half: Vec<f32> = lower.inverse_factor()?.iter().map(|&v| v as f32).collect();
+        let half = Matrix::from_values(device, size, size, &half);
+        Ok(Self::Inverse(device.clone(), half.times(true, &half, false)))
     }
 
     /// `rights G^-1`.
@@ -91,7 +97,12 @@ impl Factor {
                 }
                 Ok(solved)
             }
-            Self::Inverse(inverse) => Ok(rights.mapv(|v| v as f32).dot(inverse).mapv(f64::from)),
+            Self::Inverse(device, inverse) => {
+                let (rows, columns) = rights.dim();
+                let values: Vec<f32> = rights.iter().map(|&v| v as f32).collect();
+                let solved = Matrix::from_values(device, rows, columns, &values).times(false, inverse, false).to_host();
+                Ok(Array2::from_shape_fn((rows, columns), |(i, j)| f64::from(solved[i * columns + j])))
+            }
         }
     }
 }
@@ -123,6 +134,7 @@ impl Proximal {
             adaptive: s.word("trust_region") == "adaptive",
             schedule: Schedule::new(s, 0.0),
             layers: Vec::new(),
+            device: Device::new(Cpu::default()),
             on_inputs: 1,
             first_head: 0,
             ridge: 0.0,
@@ -169,7 +181,7 @@ impl Proximal {
             if self.factors[l].is_none() {
                 let gram = if l < self.on_inputs { &self.input_gram } else { &self.grams[l - self.on_inputs] };
                 let damping = self.damping_of(l, gram);
-                self.factors[l] = Some(Factor::new(gram, damping, self.layers[l].outputs)?);
+                self.factors[l] = Some(Factor::new(&self.device, gram, damping, self.layers[l].outputs)?);
                 if is_due {
                     oracle.count_solve((self.layers[l].inputs as f64 + 1.0).powi(3) / 3.0);
                 }
@@ -211,7 +223,8 @@ impl Proximal {
             for head in self.first_head..self.layers.len() {
                 let gram: Vec<f64> = sums.grams[head - self.on_inputs].iter().copied().collect();
                 oracle.finite("the last layer's matrix", gram.iter().sum())?;
-                self.factors[head] = Some(Factor::new(&gram, START_DAMPING + self.ridge, self.layers[head].outputs)?);
+                let (damping, rights) = (START_DAMPING + self.ridge, self.layers[head].outputs);
+                self.factors[head] = Some(Factor::new(&self.device, &gram, damping, rights)?);
                 let step = self.whole_step(head, &sums.rights, parameters, self.penalty)?;
                 self.take(head, 1.0, &step, parameters);
                 self.factors[head] = None;
@@ -236,7 +249,10 @@ impl Proximal {
 }
 
 impl Optimizer for Proximal {
-    fn start(&mut self, oracle: &mut Oracle<'_>, _parameters: &Vector) -> Result<()> {
+    fn start(&mut self, oracle: &mut Oracle<'_>, parameters: &Vector) -> Result<()> {
+        if let Some(device) = parameters.layout().device() {
+            self.device = device.clone();
+        }
         (self.layers, self.ridge) = oracle.layers()?;
         let (on_inputs, heads) = oracle.layer_ends()?;
         (self.on_inputs, self.first_head) = (on_inputs, self.layers.len() - heads);
