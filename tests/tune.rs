@@ -47,6 +47,9 @@ metric = "validation_loss"
 learning_rate = {{ from = 1e-3, to = 10, log = true }}
 batch_size = "fixed"
 schedule = ["constant", "cosine"]
+
+[[expect]]
+that = "mean(irls.test_loss) <= mean(averaged.test_loss)"
 "#
     )
 }

@@ -19,6 +19,7 @@ use super::budget::Budget;
 use super::plan::Plan;
 use super::record::{Values, write_json, write_whole};
 use super::spec::{ComponentSpec, Folds, Spec};
+use crate::claim::Claim;
 use crate::error::{Error, Result};
 use crate::oracle::{Setting, SettingValue, Settings};
 use crate::workbench::Workbench;
@@ -103,6 +104,8 @@ impl Tuning {
                 Folds::One | Folds::All => Folds::One,
             },
             target: None,
+            // Expectations speak of the one setting of an experiment; trials have many.
+            claim: Claim { expectations: Vec::new(), ..spec.claim.clone() },
             optimizers,
             withhold_test: true,
             ..spec.clone()
