@@ -76,7 +76,16 @@ fn the_experiments_in_the_program_are_planned() {
     assert!(!place.path().join("runs").exists(), "a dry run writes nothing");
     let table = place.succeed(&["run", "quickstart", "--dry-run"]);
     assert!(table.contains("higgs-sim (simulated)") && table.contains("to run"), "{table}");
-    for name in ["higgs-logistic", "higgs-sample", "higgs-network", "mnist-softmax", "mnist-mlp", "mnist-autoencoder"] {
+    let of_real_data = [
+        "higgs-logistic",
+        "higgs-sample",
+        "higgs-network",
+        "mnist-softmax",
+        "mnist-mlp",
+        "mnist-autoencoder",
+        "hessian-free",
+    ];
+    for name in of_real_data {
         let output = place.command(&["run", name, "--dry-run"]).env_remove("PARSIMONY_DATA_DIR").output().unwrap();
         let message = String::from_utf8_lossy(&output.stderr);
         // Without the data, the message says what to do.
