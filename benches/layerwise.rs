@@ -30,7 +30,16 @@ const CASES: [Case; 3] = [
 
 const TURNS: usize = 5;
 
+const BLAS_THREADS: &str = "OPENBLAS_NUM_THREADS";
+
 fn main() {
+    // OpenBLAS asks once, when it is loaded, how many threads it may start. The runner tells cells' one; so do we.
+    if std::env::var_os(BLAS_THREADS).is_none() {
+        let program = std::env::current_exe().expect("its own path");
+        let again =
+            std::process::Command::new(program).args(std::env::args_os().skip(1)).env(BLAS_THREADS, "1").status();
+        std::process::exit(again.expect("to start again").code().unwrap_or(1));
+    }
     let model = build();
     let pools = [1, 2].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("threads"));
     let python = peer::python();

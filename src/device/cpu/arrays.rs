@@ -14,6 +14,7 @@ use crate::error::Result;
 use ndarray::Array2;
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// The CPU.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +43,9 @@ const CHUNKS: usize = 32;
 const MANY_PARAMETERS: usize = 1 << 17;
 /// Rows of a block whose operations run on all threads.
 const LARGE_BLOCK_ROWS: usize = 1024;
+/// Bytes of accumulators that are kept from job to job: memory given back and asked for again comes page by page, which
+/// takes longer than many a block's work.
+const KEPT_BYTES: usize = 32 << 20;
 /// A job of fewer rows times parameters stays on its thread.
 const SMALL_JOB_WORK: f64 = 1e5;
 
@@ -97,6 +101,40 @@ fn add_up(sum: &mut [f32], parts: &[&[f32]]) {
         }
         sum.iter_mut().zip(&total).for_each(|(sum, &total)| *sum = total as f32);
     });
+}
+
+/// Accumulators between jobs.
+static ACCUMULATORS: Mutex<Vec<Buffer<f32>>> = Mutex::new(Vec::new());
+
+/// An accumulator of `len` zeros.
+fn accumulator(len: usize) -> Array {
+    let mut kept = ACCUMULATORS.lock().unwrap_or_else(PoisonError::into_inner);
+    let place = kept.iter().position(|buffer| buffer.len() == len);
+    let found = place.map(|place| kept.swap_remove(place));
+    drop(kept);
+    let buffer = match found {
+        Some(mut buffer) => {
+            buffer.fill(0.0);
+            buffer
+        }
+        None => Buffer::new(len),
+    };
+    Array { storage: Storage::Cpu(buffer) }
+}
+
+/// Puts accumulators away, those of the last job before others.
+fn put_away(parts: Vec<Array>) {
+    let mut kept = ACCUMULATORS.lock().unwrap_or_else(PoisonError::into_inner);
+    for part in parts {
+        if let Storage::Cpu(buffer) = part.storage {
+            kept.push(buffer);
+        }
+    }
+    let bytes = |buffer: &Buffer<f32>| size_of_val::<[f32]>(buffer);
+    let mut total: usize = kept.iter().map(bytes).sum();
+    while total > KEPT_BYTES {
+        total -= bytes(&kept.remove(0));
+    }
 }
 
 impl Cpu {
@@ -313,8 +351,9 @@ impl Backend for Cpu {
             let row = table.rows.start + row;
             row / PANEL_ROWS * PANEL_ROWS * columns + row % PANEL_ROWS
         };
-        // Columns that are gathered together: a row's lines are then near each other.
+        // Columns and rows that are gathered together: a row's lines are then near each other.
         const TOGETHER: usize = 16;
+        const GATHERED: usize = 256;
         let load = |first: usize, to: &mut [f32]| match rows {
             Selection::Range(start, end) => {
                 for (j, to) in (first..columns).zip(to.chunks_mut(stride)) {
@@ -332,10 +371,18 @@ impl Backend for Cpu {
                 }
             }
             Selection::List(list) => {
-                for (i, &row) in list.iter().enumerate() {
-                    let base = place(row as usize);
+                // Column by column, so that many elements are on their way from memory at once.
+                let mut places = [0; GATHERED];
+                for (number, rows) in list.chunks(GATHERED).enumerate() {
+                    let places = &mut places[..rows.len()];
+                    places.iter_mut().zip(rows).for_each(|(to, &row)| *to = place(row as usize));
                     for (j, to) in (first..columns).zip(to.chunks_mut(stride)) {
-                        to[i] = (from[base + j * PANEL_ROWS] - table.shift[j]) * table.factor[j];
+                        let (shift, factor) = (table.shift[j], table.factor[j]);
+                        let from = &from[j * PANEL_ROWS..];
+                        let to = &mut to[number * GATHERED..][..rows.len()];
+                        for (to, &place) in to.iter_mut().zip(&*places) {
+                            *to = (from[place] - shift) * factor;
+                        }
                     }
                 }
             }
@@ -372,7 +419,7 @@ impl Backend for Cpu {
         }
         let chunk = blocks.div_ceil(CHUNKS);
         let run = |first: usize| -> Result<(Array, f64)> {
-            let mut part = self.zeros(job.sum);
+            let mut part = accumulator(job.sum);
             let mut total = 0.0;
             for i in first..(first + chunk).min(blocks) {
                 total += body(&Self::ONE_THREAD, block(i), &mut part, i > first)?;
@@ -387,7 +434,9 @@ impl Backend for Cpu {
         };
         let accumulators: Vec<&[f32]> = parts.iter().map(|(part, _)| values(part)).collect();
         add_up(values_mut(sum), &accumulators);
-        Ok(parts.iter().map(|(_, total)| total).sum())
+        let (parts, totals): (Vec<Array>, Vec<f64>) = parts.into_iter().unzip();
+        put_away(parts);
+        Ok(totals.iter().sum())
     }
 
     fn for_each(&self, count: usize, body: &(dyn Fn(&dyn Backend, usize) + Sync)) {

@@ -203,15 +203,15 @@ impl Stack {
         let new = || [(); 2].map(|()| Sheet::new(&self.device, self.widest(), work.flow.rows));
         let [weights, weighted] = work.flow.squares.get_or_insert_with(new);
         let z = if layer == 0 { &work.pass.inputs } else { &work.pass.values[layer - 1] };
-        if is_weighted {
-            device.fill(&mut weights.array, 1.0);
+        device.upload(weights.part_mut(1, columns), &vec![1.0; columns]);
+        let left = if is_weighted {
             device.loss_curvature(self.loss, work.pass.outputs(columns), weights.part_mut(1, columns), 1.0);
             device.scale_columns(weighted.part_mut(inputs, columns), z.view(columns), weights.part(1, columns));
+            &*weighted
         } else {
-            device.fill(&mut weights.array, 1.0);
-            device.copy(weighted.part_mut(inputs, columns), z.view(columns));
-        }
-        gram(device, weighted, z, inputs, columns, (&mut *sum, start), keep);
+            z
+        };
+        gram(device, left, z, inputs, columns, (&mut *sum, start), keep);
         device.row_sums(sum.view_mut(start + inputs * (inputs + 2), 1, 1), keep, weights.part(1, columns));
     }
 
