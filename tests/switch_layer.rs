@@ -387,6 +387,30 @@ fn every_accepted_step_of_irls_and_admm_lowers_the_objective() {
 }
 
 #[test]
+fn schedules_count_what_is_read_to_judge_moves() {
+    let model = build(&taught(2000, 0), &layer(4, 8, 0.01));
+    for (name, choice) in [("irls", ("likelihood", word("conditional"))), ("admm", ("variant", word("experts")))] {
+        let settings = [choice, ("rows_per_expert", whole(50)), ("schedule", word("cosine")), ("horizon", real(4.0))];
+        let mut run = Run::new(&*model, name, &settings, start(&*model));
+        let mut steps = 0;
+        loop {
+            let ahead = run.oracle.data_passes() + 0.1;
+            run.step();
+            // Every step reads its 200 rows twice, and once more for each time its move is halved.
+            let judgements = run.oracle.counters().values;
+            assert!((run.oracle.data_passes() - 0.1 * (steps + 1 + judgements) as f64).abs() < 1e-9);
+            let share = run.oracle.notes()["step_share"];
+            assert!((share > 0.0) == (ahead < 4.0), "{name}, {steps}: {share} at {ahead} passes");
+            if ahead >= 4.0 {
+                break;
+            }
+            steps += 1;
+        }
+        assert!(steps > 10, "{name}: {steps}");
+    }
+}
+
+#[test]
 fn trust_regions_hold_what_a_step_may_change() {
     let model = build(&taught(2000, 0), &layer(4, 8, 0.01));
     let at = start(&*model);

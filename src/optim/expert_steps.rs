@@ -4,15 +4,16 @@
 //! their mean diagonals,
 //!
 //! ```text
-//! dU = M^-1 (mean delta x') (G_x + e)^-1,   dV = (mean r A') (G_A + e)^-1,   dR = 2 (mean signal x') (X'X/n + e)^-1
+//! dU = M^-1 (mean delta x') (G_x + e)^-1,   dV = (mean r A') (G_A + e)^-1,   dR = 2 (mean signal x') (G + e)^-1
 //! ```
 //!
 //! `M` is the identity for a splitting and `C + beta mean diag C`, `C = (mean p^2 m m') o (V'V)`, for Gauss-Newton: the block
-//! `C (x) G_x` of its matrix, masks taken for independent of inputs. `dR` is a step of a multinomial logit under Böhning's bound.
-//! `v = mu v + step d`, and the blocks move by `v`, within trust regions: for every hidden unit `sd(x'v) <= input_cap sd(x'U)`, for
-//! an expert's outputs `rms(A v) <= output_cap rms(r)`, for every logit `sd(x'v) <= router_cap`; and where an expert has few rows
-//! the step is scaled by `min(1, m / 2w)`, `w` the width of its design. The move is taken if the objective on the same rows does
-//! not rise, else it is halved, at last dropped.
+//! `C (x) G_x` of its matrix, masks taken for independent of inputs. `G` is the mean of all experts' `G_x`; `dR` is a step of a
+//! multinomial logit under Böhning's bound. `v = mu v + step d`, and the blocks move by `v`, within trust regions: for every hidden
+//! unit `sd(x'v) <= input_cap sd(x'U)`, for an expert's outputs `rms(A v) <= output_cap rms(r)`, for every logit `sd(x'v) <=
+//! router_cap`; and where an expert has few rows the step is scaled by `min(1, m / 2w)`, `w` the width of its design. A move is taken
+//! if the objective on the same rows does not rise, else it is halved, at last dropped. Every move is judged so, though it costs a pass
+//! forward over its rows: judged one in five, experts died and small batches diverged.
 
 use super::StateVisitor;
 use super::stochastic::Schedule;
@@ -117,7 +118,7 @@ pub(super) struct ExpertSteps {
     velocity: Vec<Vector>,
     kept: Vec<Option<Kept>>,
     inverses: Vec<Option<Inverses>>,
-    /// The inputs' matrix over all rows, for the router.
+    /// The inputs' matrix, that of all experts together, and its inverse, for the router.
     router: Option<[Matrix; 2]>,
     /// A vector of the parameters' shape, for matrices on its device.
     like: Vec<Vector>,
@@ -218,7 +219,8 @@ impl ExpertSteps {
         let size = self.batch_size(n);
         let batch = if size == n { Batch::new(Vec::new()) } else { oracle.next_batch(size) };
         let rows = if size == n { Rows::All } else { Rows::Batch(&batch) };
-        let share = self.schedule.at((self.taken + 1) as f64 * size as f64 / n as f64);
+        // In passes as they are counted: what is read to judge moves is part of them.
+        let share = self.schedule.at(oracle.data_passes() + size as f64 / n as f64);
         let is_due = self.taken.is_multiple_of(self.sizes.refresh);
         let sums = oracle.expert_sums(parameters, rows, ExpertQuestion { with_grams: is_due, ..question })?;
         oracle.finite("the minibatch objective", sums.value)?;
@@ -280,12 +282,34 @@ impl ExpertSteps {
         Ok(())
     }
 
+    /// The inputs' mean Gram matrix over the rows of all experts.
+    fn router_gram(&self) -> Option<Matrix> {
+        let total: f64 = self.kept.iter().flatten().map(|kept| kept.weight).sum();
+        let mut mean: Option<Matrix> = None;
+        for kept in self.kept.iter().flatten() {
+            let share = kept.weight / total;
+            match &mut mean {
+                Some(mean) => mean.axpby(1.0, share, &kept.input),
+                None => {
+                    let mut first = kept.input.clone();
+                    first.scale(share);
+                    mean = Some(first);
+                }
+            }
+        }
+        mean
+    }
+
     /// Inverts what is not inverted. What a resumed run inverts again is not `due`, and was counted before.
     fn invert(&mut self, oracle: &mut Oracle<'_>, is_due: bool) -> Result<()> {
-        if self.router.is_none() && self.layer().router.is_some() {
-            let gram = oracle.router_gram()?;
+        if (is_due || self.router.is_none())
+            && self.layer().router.is_some()
+            && let Some(gram) = self.router_gram()
+        {
             let inverse = gram.inverse(damping(&gram, self.damping))?;
-            oracle.count_solve((gram.rows() as f64).powi(3));
+            if is_due {
+                oracle.count_solve((gram.rows() as f64).powi(3));
+            }
             self.router = Some([gram, inverse]);
         }
         let (share, beta) = (self.damping, self.sizes.metric);
@@ -427,13 +451,6 @@ impl ExpertSteps {
         visitor.count("taken", &mut self.taken);
         visitor.count("dropped", &mut self.dropped);
         visitor.vectors("velocity", &mut self.velocity);
-        let mut router = self.router.as_ref().map_or_else(Vec::new, |[gram, _]| numbers(gram));
-        visitor.numbers("router_gram", &mut router);
-        if let (None, false, Some(like)) = (&self.router, router.is_empty(), self.like.first()) {
-            let size = router.len().isqrt();
-            let gram = matrix(like, size, &router);
-            self.router = gram.inverse(damping(&gram, self.damping)).ok().map(|inverse| [gram, inverse]);
-        }
         for i in 0..self.kept.len() {
             let mut flat = self.kept[i].as_ref().map_or_else(Vec::new, Kept::flat);
             let before = flat.len();
@@ -442,6 +459,7 @@ impl ExpertSteps {
                 let widths = self.layer().experts[i].clone();
                 self.kept[i] = Kept::from_flat(&flat, [widths.input.columns, widths.output.columns], &self.like[0]);
                 self.inverses[i] = None;
+                self.router = None;
             }
         }
     }

@@ -107,12 +107,6 @@ pub trait ExpertEquations {
     /// Its blocks.
     fn expert_layer(&self) -> ExpertLayer;
 
-    /// `mean x x'` over all rows, with the constant one.
-    ///
-    /// # Errors
-    /// If the data cannot be read.
-    fn router_gram(&self) -> Result<Answer<Matrix>>;
-
     /// Sums over rows at a point.
     ///
     /// # Errors

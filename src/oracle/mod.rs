@@ -24,7 +24,6 @@ pub use sampling::{Batch, Sampler, Stream, draw_rows, stream};
 pub use settings::{Need, Search, Setting, SettingRange, SettingValue, Settings, did_you_mean};
 pub use vector::{Block, Layout, Vector};
 
-use crate::device::Matrix;
 use crate::error::{Error, Result};
 use ndarray::Array2;
 use rand::Rng as _;
@@ -572,16 +571,6 @@ impl<'a> Oracle<'a> {
     /// If undeclared or lacking.
     pub fn expert_layer(&self) -> Result<ExpertLayer> {
         Ok(self.declared(Capability::Experts, self.problem.expert_equations())?.expert_layer())
-    }
-
-    /// The mean Gram matrix of a router's inputs and a constant one, over all rows.
-    ///
-    /// # Errors
-    /// If undeclared, lacking, or the data cannot be read.
-    pub fn router_gram(&mut self) -> Result<Matrix> {
-        let answer = self.declared(Capability::Experts, self.problem.expert_equations())?.router_gram()?;
-        self.count(answer.cost);
-        Ok(answer.value)
     }
 
     /// Sums for a step of every block of a layer of experts.

@@ -1,6 +1,5 @@
 //! A problem whose answers are no numbers any more after so many of them.
 
-use crate::device::Matrix;
 use crate::error::Result;
 use crate::oracle::{
     Answer, BlockSystem, Capability, CompleteEquations, Consensus, Cost, Curvature, CurvatureMatrix, ExpertEquations,
@@ -332,9 +331,6 @@ impl ExpertEquations for Faulty<'_> {
     fn expert_layer(&self) -> ExpertLayer {
         let none = || ExpertLayer { router: None, experts: Vec::new() };
         self.inner.expert_equations().map_or_else(|_| none(), |equations| equations.expert_layer())
-    }
-    fn router_gram(&self) -> Result<Answer<Matrix>> {
-        offered(self.inner.expert_equations())?.router_gram()
     }
     fn expert_sums(&self, at: &Vector, rows: Rows<'_>, question: ExpertQuestion<'_>) -> Result<Answer<ExpertSums>> {
         let mut answer = offered(self.inner.expert_equations())?.expert_sums(at, rows, question)?;

@@ -6,12 +6,12 @@
 
 use super::SwitchLayer;
 use super::layer::{Block, Layer, Room, Routing, Shape, Work};
-use crate::device::{Activation, Array, Backend, Matrix, Selection};
+use crate::device::{Activation, Array, Backend, Matrix};
 use crate::error::Result;
 use crate::model::sheet::Sheet;
 use crate::oracle::{
-    Answer, Cost, Expert, ExpertEquations, ExpertGrams, ExpertLayer, ExpertQuestion, ExpertShare, ExpertSums,
-    RouterSignal, Rows, TokenStep, Vector,
+    Answer, Expert, ExpertEquations, ExpertGrams, ExpertLayer, ExpertQuestion, ExpertShare, ExpertSums, RouterSignal,
+    Rows, TokenStep, Vector,
 };
 
 /// Numbers of a job's sum: both right-hand sides as the numbers of an expert, then the three Gram matrices.
@@ -224,20 +224,6 @@ impl ExpertEquations for SwitchLayer {
         let (router, experts) = blocks.split_at(usize::from(self.layer.shape.has_router()));
         let expert = |pair: &[crate::oracle::Block]| Expert { input: pair[0].clone(), output: pair[1].clone() };
         ExpertLayer { router: router.first().cloned(), experts: experts.chunks_exact(2).map(expert).collect() }
-    }
-
-    fn router_gram(&self) -> Result<Answer<Matrix>> {
-        let (layer, rows) = (&self.layer, self.train.rows());
-        let (size, selection) = (layer.shape.inputs + 1, Selection::Range(0, rows));
-        let mut gram = layer.device.zeros(size * size);
-        let mut block = layer.new_block(Layer::block_rows(rows));
-        for (i, piece) in Layer::pieces(selection).enumerate() {
-            layer.load(&self.train, piece, &mut block);
-            let x = block.x.view(block.columns);
-            layer.device.product(gram.view_mut(0, size, size), i > 0, x, x.t());
-        }
-        let cost = Cost { flops: (2 * rows * size * size) as f64, ..self.cost(rows, 0.0, 0.0) };
-        Ok(Answer { value: self.matrix(&gram, 0, size, size, 1.0 / rows.max(1) as f64), cost })
     }
 
     fn expert_sums(&self, at: &Vector, rows: Rows<'_>, question: ExpertQuestion<'_>) -> Result<Answer<ExpertSums>> {
