@@ -130,7 +130,8 @@ fn waves(rows: usize, columns: usize, classes: usize) -> ModelData {
     }
 }
 
-/// A few steps of every optimizer that fits end where they end on the CPU, for every regression and kind of columns.
+/// A few steps of every optimizer that fits end where they end on the CPU, for every regression and kind of columns. In `f64`: line
+/// searches make much of the rounding of `f32`.
 #[test]
 fn every_optimizer_fits_every_regression_as_on_the_cpu() {
     let Some(emulation) = Emulation::new(1) else { return };
@@ -146,7 +147,12 @@ fn every_optimizer_fits_every_regression_as_on_the_cpu() {
             let model = build(
                 &waves(421, 4, classes),
                 name,
-                &[("features", word(features)), ("regularizer", word("ridge")), ("strength", SettingValue::Real(0.01))],
+                &[
+                    ("features", word(features)),
+                    ("regularizer", word("ridge")),
+                    ("strength", SettingValue::Real(0.01)),
+                    ("accuracy", word("high")),
+                ],
             );
             for entry in optim::registry() {
                 let settings = settings(entry.settings, &[]);
@@ -170,7 +176,7 @@ fn every_optimizer_fits_every_regression_as_on_the_cpu() {
         let away = gap(parameters, at);
         println!("{what:?}: objective {objective:.7} and {found:.7}, parameters differ by {away:.1e}");
         assert!(
-            (objective - found).abs() < 1e-6 * objective.abs() && away < 1e-4,
+            (objective - found).abs() < 1e-10 * objective.abs() && away < 1e-8,
             "{what:?}: {objective} {found} {away}"
         );
     }
