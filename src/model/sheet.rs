@@ -1,13 +1,8 @@
 //! A matrix with room to spare: what models keep of a block of examples, a unit a row and an example a column.
 
 use crate::device::array::{View, ViewMut};
-use crate::device::{Array, Device, Selection};
+use crate::device::{Array, Device};
 use std::ops::Range;
-
-/// Part of a selection.
-pub(super) fn within<'a>(selection: Selection<'a>, block: &Range<usize>) -> Selection<'a> {
-    selection.part(block.clone())
-}
 
 /// A matrix with a row for each unit and room for the examples of a block.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 //! What the forward pass made of each block is kept while it fits into [`KEPT_BYTES`]; else every product passes forward
 //! again.
 
+use super::Network;
 use super::stack::{Pass, Work};
-use super::{Network, within};
 use crate::error::Result;
 use crate::oracle::{Answer, Cost, Curvature, CurvatureMatrix, Rows, Vector};
 use std::sync::Mutex;
@@ -32,7 +32,7 @@ impl Curvature for Network {
                 (0..job.rows.div_ceil(size)).map(|_| Mutex::new(stack.new_pass(size))).collect();
             stack.device.for_blocks(job, &mut stack.device.zeros(0), &|device, block, _, _| {
                 let mut pass = slots[block.start / size].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                self.train.load(device, within(selection, &block), &mut pass);
+                self.train.load(device, selection.part(block.clone()), &mut pass);
                 stack.forward(device, at.array(), &mut pass, block.len());
                 Ok(0.0)
             })?;
@@ -60,7 +60,7 @@ impl CurvatureMatrix for NetworkCurvature<'_> {
                 let pass = if let Some(kept) = self.passes.get(block.start / size) {
                     kept
                 } else {
-                    network.train.load(device, within(selection, &block), pass);
+                    network.train.load(device, selection.part(block.clone()), pass);
                     stack.forward(device, at, pass, columns);
                     pass
                 };

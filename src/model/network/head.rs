@@ -4,7 +4,7 @@
 //! `mean p(1-p) z z'`; several independent ones the bound `1/4 I (x) mean z z'`; a softmax of `K` the bound
 //! `1/2 (I - 11'/K) (x) mean z z'` (Böhning 1992); squared losses have `I (x) mean z z'`, exactly.
 
-use super::{Network, within};
+use super::Network;
 use crate::device::{Activation, Loss};
 use crate::error::Result;
 use crate::oracle::{Answer, HeadEquations, HeadSystem, Offer, Rows, Vector};
@@ -48,7 +48,7 @@ impl HeadEquations for Network {
         let loss = stack.device.for_blocks(job, &mut sums, &|device, block, sum, keep| {
             Ok(stack.with_work(block_rows, |work| {
                 let columns = block.len();
-                self.train.load(device, within(selection, &block), &mut work.pass);
+                self.train.load(device, selection.part(block.clone()), &mut work.pass);
                 stack.forward(device, at.array(), &mut work.pass, columns);
                 let loss = stack.loss(device, &work.pass, Some((&mut work.flow, divisor.recip() as f32)), columns);
                 stack.backward(device, at.array(), &work.pass, &mut work.flow, columns, false, sum, keep);

@@ -6,8 +6,8 @@
 //! probabilities (softmax), zeros and ones by theirs (logistic, each pixel of an autoencoder), or `o + N(0, 1)` (squared).
 //! Every row of a selection draws from a random stream of its own, so that blocks of rows and threads change nothing.
 
+use super::Network;
 use super::stack::Work;
-use super::{Network, within};
 use crate::device::{Backend, Loss, Matrix};
 use crate::error::Result;
 use crate::oracle::{Answer, FactoredLayer, FisherTargets, KroneckerFactors, KroneckerPair, Offer, Rows, Vector};
@@ -85,7 +85,7 @@ impl KroneckerFactors for Network {
         stack.device.for_blocks(job, &mut sums, &|device, block, sum, keep| {
             stack.with_work(block_rows, |work| {
                 let columns = block.len();
-                self.train.load(device, within(selection, &block), &mut work.pass);
+                self.train.load(device, selection.part(block.clone()), &mut work.pass);
                 stack.forward(device, at.array(), &mut work.pass, columns);
                 self.derive(device, work, &block, targets);
                 stack.second_moments(device, at.array(), work, columns, sum, keep);

@@ -16,7 +16,6 @@ mod splitting;
 mod stack;
 
 use super::rows::{logistic_loss, selected, softmax_loss};
-use super::sheet::within;
 use super::{Build, Evaluation, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights};
 use crate::data::{Examples, Standardization, Task};
 use crate::device::{self, Activation, Array, Loss, Panels, Selection, Table};
@@ -339,7 +338,7 @@ impl Network {
         stack.device.for_blocks(job, sum, &|device, block, sum, keep| {
             Ok(stack.with_work(size, |work| {
                 let columns = block.len();
-                part.load(device, within(selection, &block), &mut work.pass);
+                part.load(device, selection.part(block.clone()), &mut work.pass);
                 stack.forward(device, at, &mut work.pass, columns);
                 let Some(factor) = factor else { return stack.loss(device, &work.pass, None, columns) };
                 let loss = stack.loss(device, &work.pass, Some((&mut work.flow, factor)), columns);
@@ -518,7 +517,7 @@ impl SquaredGradients for Network {
         stack.device.for_blocks(job, squares.array_mut(), &|device, block, sum, keep| {
             stack.with_work(size, |work| {
                 let columns = block.len();
-                self.train.load(device, within(selection, &block), &mut work.pass);
+                self.train.load(device, selection.part(block.clone()), &mut work.pass);
                 stack.forward(device, at, &mut work.pass, columns);
                 stack.loss(device, &work.pass, Some((&mut work.flow, 1.0)), columns);
                 stack.backward(device, at, &work.pass, &mut work.flow, columns, true, sum, keep);

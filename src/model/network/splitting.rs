@@ -6,9 +6,9 @@
 //! sought: `t = argmin l(s0 + Q t) + t'Q t/2`, `Q = sum_l J_l J_l' / beta`. Of the topmost hidden layer `J = W_L S`, and the
 //! elements of `J J'` are products of pairs of rows of `W_L` with the mask; below, `J_l' = S_l W_{l+1}' J_{l+1}'` for each output.
 
+use super::Network;
 use super::local::RowBlocks;
 use super::stack::{Sheet, Stack, Work};
-use super::{Network, within};
 use crate::device::{Activation, Array, Backend, Loss};
 use crate::error::{Error, Result};
 use crate::oracle::{Answer, Cost, Head, JointStep, Layer, LayerSplitting, LocalVariables, Offer, Rows, Vector};
@@ -290,7 +290,7 @@ impl LayerSplitting for Network {
                 let columns = block.len();
                 let pooled = rooms.lock().unwrap_or_else(PoisonError::into_inner).pop();
                 let mut room = pooled.unwrap_or_else(|| Room::new(stack, size));
-                self.train.load(device, within(selection, &block), &mut work.pass);
+                self.train.load(device, selection.part(block.clone()), &mut work.pass);
                 stack.forward(device, at.array(), &mut work.pass, columns);
                 let other = joint.block(device, work, &mut room, columns, sum, keep);
                 others.lock().unwrap_or_else(PoisonError::into_inner)[block.start / size] = other;

@@ -6,7 +6,7 @@
 
 use crate::device::array::View;
 use crate::device::{Activation, Array, Backend, Device, Loss, Selection, Table};
-use crate::model::sheet::{Sheet, within};
+use crate::model::sheet::Sheet;
 use crate::oracle::Layout;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -337,7 +337,7 @@ impl Layer {
     /// The blocks of a selection.
     pub fn pieces(rows: Selection<'_>) -> impl Iterator<Item = Selection<'_>> {
         let size = Self::block_rows(rows.len());
-        (0..rows.len()).step_by(size).map(move |start| within(rows, &(start..(start + size).min(rows.len()))))
+        (0..rows.len()).step_by(size).map(move |start| rows.part(start..(start + size).min(rows.len())))
     }
 
     /// Loads rows block by block, routes each and hands it on.
