@@ -28,11 +28,11 @@ pub enum Error {
         remedy: String,
     },
 
-    /// An optimizer and a problem that do not fit each other.
-    #[error("{optimizer} cannot run on {problem}: {reason}")]
+    /// An optimizer or a model and a problem that do not fit each other.
+    #[error("{name} cannot run on {problem}: {reason}")]
     Unsupported {
-        /// The optimizer's name.
-        optimizer: String,
+        /// The optimizer's or the model's name.
+        name: String,
         /// The problem in words.
         problem: String,
         /// Which capability is lacking, and why.

@@ -57,9 +57,10 @@ fn what_cannot_be_is_refused_before_anything_runs() {
         ("preset = 'micro-switch'", "preset = 'micro-decoder'\njitter = 0.1", "`jitter` belongs to Switch layers"),
     ] {
         place.write("bad.toml", with(from, to));
-        let output = place.output(&["run", "bad.toml", "--dry-run"]);
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let said = place.fail(2, &["run", "bad.toml"]);
+        assert!(said.contains("bad.toml, line") && said.contains("[[model]]"), "{to}: {said}");
         assert!(said.contains(expected), "{to}: {said}");
+        assert!(!place.path().join("runs").exists(), "{to}: something ran");
     }
 }
 

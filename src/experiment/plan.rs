@@ -89,7 +89,8 @@ impl Plan {
         }
         let device = spec.device.settle()?;
         let plan = Self { shapes: spec.shapes.clone(), ..Self::default() };
-        let mut planner = Planner { spec, device, plan, seen: BTreeMap::new(), cells: Vec::new() };
+        let refusals = models.iter().map(|_| Refusal::NotTried).collect();
+        let mut planner = Planner { spec, device, plan, seen: BTreeMap::new(), cells: Vec::new(), refusals };
         for dataset in &spec.datasets {
             let opened = match dataset.choice.open(&workbench.datasets, progress) {
                 Ok(opened) => opened,
@@ -106,6 +107,7 @@ impl Plan {
             let finding = "none of its datasets is here, and all are optional";
             return Err(Error::config(&spec.datasets[0].place, finding, "fetch one: `parsimony list datasets`"));
         }
+        planner.check_models(&models)?;
         // Stable: within a seed, cells keep the order of the file.
         planner.cells.sort_by_key(|(seed, _)| *seed);
         planner.plan.cells = planner.cells.into_iter().map(|(_, cell)| cell).collect();
@@ -182,6 +184,15 @@ struct Planner<'a> {
     seen: BTreeMap<String, Origin>,
     /// Cells with the position of their seed.
     cells: Vec<(usize, CellConfig)>,
+    /// Of each model, whether it can be built anywhere.
+    refusals: Vec<Refusal>,
+}
+
+/// What came of building a model on the datasets of its kind so far.
+enum Refusal {
+    NotTried,
+    Built,
+    Refused { finding: String, remedy: String },
 }
 
 impl Planner<'_> {
@@ -214,11 +225,36 @@ impl Planner<'_> {
                     empty.insert(models.iter().map(fit).collect::<Result<_>>()?)
                 }
             };
+            for (refusal, fit) in self.refusals.iter_mut().zip(fits.iter()) {
+                match (fit, &refusal) {
+                    (Fit::Model(_), _) => *refusal = Refusal::Built,
+                    (Fit::Refused { finding, remedy }, Refusal::NotTried) => {
+                        *refusal = Refusal::Refused { finding: finding.clone(), remedy: remedy.clone() };
+                    }
+                    _ => {}
+                }
+            }
             let record = dataset_record(dataset, opened, split, rows);
             for (model, fit) in models.iter().zip(fits.iter()) {
                 for optimizer in optimizers {
                     self.add(dataset, &record, fold, model, fit, optimizer)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a model that can be built with none of its settings on any dataset; one that is missing might allow it.
+    fn check_models(&self, models: &[Point<'_, ModelEntry>]) -> Result<()> {
+        let all: Vec<_> = models.iter().zip(&self.refusals).collect();
+        for points in all.chunk_by(|(a, _), (b, _)| std::ptr::eq(a.spec, b.spec)) {
+            let is_built = points.iter().any(|(_, refusal)| matches!(refusal, Refusal::Built));
+            let refused = points.iter().find_map(|(model, refusal)| match refusal {
+                Refusal::Refused { finding, remedy } => Some(Error::config(&model.spec.place, finding, remedy)),
+                _ => None,
+            });
+            if let Some(error) = refused.filter(|_| !is_built && self.plan.absent.is_empty()) {
+                return Err(error);
             }
         }
         Ok(())
@@ -414,7 +450,12 @@ impl Origin {
 /// What a model answers when it is asked what fits.
 enum Fit {
     Model(Box<dyn Model>),
-    /// It cannot be built on this dataset; the reason.
+    /// Its settings, or this dataset with them, do not allow it.
+    Refused {
+        finding: String,
+        remedy: String,
+    },
+    /// It is not for data of this kind; the reason.
     Unfit(String),
 }
 
@@ -422,7 +463,7 @@ impl Fit {
     fn of(built: Result<Box<dyn Model>>) -> Result<Self> {
         match built {
             Ok(model) => Ok(Self::Model(model)),
-            Err(Error::Config { finding, remedy, .. }) => Ok(Self::Unfit(format!("{finding}; {remedy}"))),
+            Err(Error::Config { finding, remedy, .. }) => Ok(Self::Refused { finding, remedy }),
             Err(Error::Unsupported { reason, .. }) => Ok(Self::Unfit(reason)),
             Err(other) => Err(other),
         }
@@ -431,6 +472,7 @@ impl Fit {
     /// Why an optimizer does not fit, if it does not.
     fn refusal(&self, optimizer: &OptimizerEntry, settings: &Settings) -> Option<String> {
         match self {
+            Self::Refused { finding, remedy } => Some(format!("{finding}; {remedy}")),
             Self::Unfit(reason) => Some(reason.clone()),
             Self::Model(model) => optimizer.needs_with(settings).into_iter().find_map(|need| {
                 let reason = model.offers(need).err()?;

@@ -281,19 +281,29 @@ impl ModelEntry {
     /// The model on data.
     ///
     /// # Errors
-    /// [`Error::Config`] for data of the other kind, or for settings that the data rule out.
+    /// [`Error::Unsupported`] for data of the other kind, [`Error::Config`] for settings that cannot be, on these data or any.
     pub fn build<'a>(&self, data: impl Into<ModelInput<'a>>, settings: &Settings) -> Result<Box<dyn Model>> {
-        let refuse = |finding: &str, remedy: &str| Err(Error::config(format!("model {}", self.name), finding, remedy));
+        let refuse = |problem: &str, reason: String| {
+            Err(Error::Unsupported { name: self.name.to_owned(), problem: problem.to_owned(), reason })
+        };
         match (self.build, data.into()) {
             (Build::Table(build), ModelInput::Table(data)) => build(data, settings),
             (Build::Text(build), ModelInput::Text(data)) => build(data, settings),
             (Build::Table(_), ModelInput::Text(_)) => refuse(
-                &format!("{} takes rows of features with a target, and this dataset is a text", self.name),
-                "give it a table, or the text a language model such as transformer",
+                "a text",
+                format!(
+                    "{} takes rows of features with a target, and this dataset is a text; give it a table, or the text \
+                     a language model such as transformer",
+                    self.name
+                ),
             ),
             (Build::Text(_), ModelInput::Table(_)) => refuse(
-                &format!("{} takes a text, and this dataset is a table", self.name),
-                "give it a text, for instance small-language, or the table a model such as mlp",
+                "a table",
+                format!(
+                    "{} takes a text, and this dataset is a table; give it a text, for instance small-language, or the \
+                     table a model such as mlp",
+                    self.name
+                ),
             ),
         }
     }

@@ -548,7 +548,7 @@ impl Optimizer for Irls {
         if self.mode == Mode::Bound && !oracle.is_hessian()? {
             let reason =
                 "information = \"bound\" is of generalized linear models; mixtures have theirs exact".to_owned();
-            return Err(Error::Unsupported { optimizer: "irls".into(), problem: "this problem".into(), reason });
+            return Err(Error::Unsupported { name: "irls".into(), problem: "this problem".into(), reason });
         }
         if !self.uses_bound(oracle, parameters)? {
             self.held = oracle.redundant_coordinates()?.into_iter().map(|coordinate| coordinate as f64).collect();

@@ -221,7 +221,7 @@ impl<'a> Oracle<'a> {
                 Err(reason) => format!("it needs the {capability}, and {reason}"),
             }
         };
-        Err(Error::Unsupported { optimizer: self.optimizer.clone(), problem: "this problem".into(), reason })
+        Err(Error::Unsupported { name: self.optimizer.clone(), problem: "this problem".into(), reason })
     }
 
     /// Capabilities that were asked for, and refused, because the optimizer did not declare them.

@@ -120,6 +120,6 @@ impl LayerSplitting for Mixture {
 
     fn local_variables(&self) -> Result<Box<dyn LocalVariables>> {
         let reason = self.keeps_variables().err().unwrap_or_default();
-        Err(Error::Unsupported { optimizer: "admm".into(), problem: "this problem".into(), reason })
+        Err(Error::Unsupported { name: "admm".into(), problem: "this problem".into(), reason })
     }
 }

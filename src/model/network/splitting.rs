@@ -339,7 +339,7 @@ impl LayerSplitting for Network {
                 "activations, outputs and multipliers of its rows would take {} GiB; variant = \"proximal\" keeps none",
                 bytes >> 30
             );
-            return Err(Error::Unsupported { optimizer: "admm".into(), problem: "this problem".into(), reason });
+            return Err(Error::Unsupported { name: "admm".into(), problem: "this problem".into(), reason });
         }
         Ok(Box::new(RowBlocks::new(&self.stack, &self.train)))
     }
