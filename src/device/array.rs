@@ -5,7 +5,7 @@
 //! examples. Only the device that made an array looks inside it.
 
 use super::cpu::buffer::Buffer;
-use super::cuda::machine::Numbers;
+use super::cuda::machine::{List, Numbers};
 
 /// A flat array of `f32` on the device that made it.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +60,38 @@ impl Array {
     pub fn strided_mut(&mut self, start: usize, rows: usize, columns: usize, stride: usize) -> ViewMut<'_> {
         let shape = Shape::new(self.len(), start, rows, columns, stride);
         ViewMut { array: self, shape }
+    }
+}
+
+/// A list of rows on the device that made it; [`NO_ROW`](super::NO_ROW) is none.
+#[derive(Debug)]
+pub struct Ids {
+    pub(super) list: IdList,
+}
+
+/// Where a list lies.
+#[derive(Debug)]
+pub(super) enum IdList {
+    /// Host memory.
+    Cpu(Vec<u32>),
+    /// A GPU's memory.
+    Cuda(List),
+}
+
+impl Ids {
+    /// Number of rows named.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match &self.list {
+            IdList::Cpu(list) => list.len(),
+            IdList::Cuda(list) => list.len(),
+        }
+    }
+
+    /// Whether no row is named.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 

@@ -14,11 +14,11 @@ pub mod panels;
 mod regression;
 mod tokens;
 
-pub use array::Array;
+pub use array::{Array, Ids};
 pub use backend::{Activation, AdamStep, Backend, BlockBody, Device, Job, Loss, Table};
 pub use choice::{DeviceName, DeviceWish, current, use_backend, use_device};
 pub use cpu::design::Selection;
 pub use matrix::Matrix;
 pub use panels::{PANEL_ROWS, Panels};
 pub use regression::{Regression, RowCurvature};
-pub use tokens::{Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, Segment, Tokens};
+pub use tokens::{Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, Routes, Segment, Tokens};

@@ -4,7 +4,7 @@
 //! whatever is done to one of them runs over contiguous numbers. An adjoint is the transpose of the tangent beside it. No result
 //! depends on the number of threads.
 
-use super::array::{Array, View, ViewMut};
+use super::array::{Array, Ids, View, ViewMut};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
@@ -71,6 +71,25 @@ pub struct Segment {
     pub matrix: usize,
 }
 
+/// Which tokens go to which experts, on the device that decided it.
+///
+/// Every token goes to the `top_k` experts of largest probability, of equal ones to the first. An expert takes at most its
+/// capacity: first choices before second ones, earlier tokens before later ones. A choice beyond that is dropped. What was kept is
+/// sorted by expert and then by token: the places.
+#[derive(Debug)]
+pub struct Routes {
+    /// The place of every token's choices, `tokens x top_k`; [`NO_ROW`] where it was dropped or the token takes no part.
+    pub slots: Ids,
+    /// The token at every place.
+    pub order: Ids,
+    /// The element of `tokens x experts` that a place's choice is.
+    pub elements: Ids,
+    /// How many chose each expert.
+    pub chosen: Vec<usize>,
+    /// How many of them each expert kept.
+    pub kept: Vec<usize>,
+}
+
 /// The shape of an attention: `queries` tokens of each sequence attend to `keys` tokens of the same.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention<'a> {
@@ -124,16 +143,32 @@ pub enum Noise {
 
 /// What Transformers ask of a device.
 pub trait Tokens {
-    /// `out_i = scale_i from_(ids_i)`, zero where there is [`NO_ROW`].
-    fn gather(&self, out: ViewMut<'_>, from: View<'_>, ids: &[u32], scale: Option<&[f32]>);
+    /// Brings a list of rows to where the operations below need it.
+    fn ids(&self, list: &[u32]) -> Ids;
+    /// The list on the host.
+    fn list(&self, ids: &Ids) -> Vec<u32>;
+
+    /// Routes tokens by probabilities, `tokens x experts`, those of them whose number in `part` is not [`NO_ROW`]. A probability
+    /// that is no number loses.
+    fn route(&self, p: View<'_>, top_k: usize, capacity: Option<usize>, part: &Ids) -> Routes;
+    /// Over the rows of `p` whose number in `part` is not [`NO_ROW`]: the sum of every column, and that of all `-p ln p`, in
+    /// `f64`.
+    fn probability_sums(&self, p: View<'_>, part: &Ids) -> (Vec<f64>, f64);
+    /// `out_i` is the `ids_i`-th element of the rows of `from`, which lie one after another; zero where there is [`NO_ROW`].
+    fn take(&self, from: View<'_>, ids: &Ids) -> Array;
+    /// Adds `values_i` to the `ids_i`-th element of rows that lie one after another; no element is named twice.
+    fn add_at(&self, to: ViewMut<'_>, ids: &Ids, values: &Array);
+
+    /// `out_i = from_(ids_i)`, zero where there is [`NO_ROW`].
+    fn gather(&self, out: ViewMut<'_>, from: View<'_>, ids: &Ids);
     /// `to_(ids_i) += factor from_i`: the adjoint of gathering.
     fn scatter_add(&self, to: ViewMut<'_>, ids: &[u32], from: View<'_>, factor: f32);
     /// `out_i = sum_j scale_ij from_(slots_ij)` over the slots of row `i`, those without a row apart; added with `keep`.
-    fn combine(&self, out: ViewMut<'_>, keep: bool, from: View<'_>, slots: &[u32], scale: Option<&[f32]>);
+    fn combine(&self, out: ViewMut<'_>, keep: bool, from: View<'_>, slots: &Ids, scale: Option<&Array>);
     /// `<a_i, b_i>` for every row.
-    fn row_dots(&self, a: View<'_>, b: View<'_>) -> Vec<f32>;
+    fn row_dots(&self, a: View<'_>, b: View<'_>) -> Array;
     /// `a_i = by_i a_i`.
-    fn scale_rows(&self, a: ViewMut<'_>, by: &[f32]);
+    fn scale_rows(&self, a: ViewMut<'_>, by: &Array);
     /// `a = a o noise`.
     fn noise(&self, a: ViewMut<'_>, noise: Noise);
     /// Rounds every number to bfloat16, the nearest, ties to even.
@@ -169,9 +204,9 @@ pub trait Tokens {
     fn feed_forward_adjoint(&self, f: FeedForward, d_u: ViewMut<'_>, u: View<'_>, d_h: View<'_>);
 
     /// `softmax` of every row in place; `ln(sum exp)` of each beside it.
-    fn softmax_rows(&self, a: ViewMut<'_>, log_sums: &mut [f32]);
+    fn softmax_rows(&self, a: ViewMut<'_>, log_sums: &mut Array);
     /// `t_i = factor_i p_i o (t_i - <p_i, t_i>)`: the tangent of softmax, and its adjoint. Rows with factor 0 become zero.
-    fn softmax_tangent(&self, t: ViewMut<'_>, p: View<'_>, factor: &[f32]);
+    fn softmax_tangent(&self, t: ViewMut<'_>, p: View<'_>, factor: &Array);
     /// For every row `ln(sum exp) - logit_target` into `losses`, zero where the target is [`NO_ROW`], and whether no logit is
     /// above the target's; with a factor, the logits become the factor times the derivative.
     fn cross_entropy(

@@ -303,6 +303,34 @@ impl Numbers {
     }
 }
 
+/// A list of row numbers in device memory.
+#[derive(Debug)]
+pub struct List {
+    memory: Memory,
+    len: usize,
+}
+
+impl List {
+    /// Room for `len` numbers, not set.
+    pub(super) fn new(core: &Arc<Core>, len: usize) -> Self {
+        Self { memory: Memory::new(core, len * size_of::<u32>()), len }
+    }
+
+    /// The same with content.
+    pub(super) fn with(core: &Arc<Core>, list: &[u32]) -> Self {
+        Self { memory: Memory::with(core, list), len: list.len() }
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// How many they are.
+    pub(in crate::device) fn len(&self) -> usize {
+        self.len
+    }
+}
+
 impl Clone for Numbers {
     fn clone(&self) -> Self {
         let copy = Self::new(&self.memory.core, self.len);

@@ -1,12 +1,12 @@
 //! What Transformers ask of a GPU: launches of the kernels for rows of tokens.
 //!
-//! Lists of rows come from the host with every call and are small beside what they move. Products of many segments or heads
+//! Tokens are routed where they are: of a decision the host sees how many chose each expert, from which it cuts segments. Products of many segments or heads
 //! are one launch each: a list, or a stack of strides, tells every block what it works on.
 
-use super::arrays::{Cuda, address, arguments, blocks_of_columns, flat, is_empty, matrix, matrix_mut, numbers};
-use super::machine::{Argument, DeviceMatrix, Memory, THREADS};
-use crate::device::array::{Array, View, ViewMut};
-use crate::device::{Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, Segment, Tokens};
+use super::arrays::{Cuda, address, arguments, blocks_of_columns, flat, is_empty, matrix, matrix_mut};
+use super::machine::{Argument, DeviceMatrix, List, Memory, THREADS};
+use crate::device::array::{Array, IdList, Ids, View, ViewMut};
+use crate::device::{Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, Routes, Segment, Tokens};
 
 /// Rows and columns of a tile of a product; `TILE` in `kernels/matrices.cu`.
 const TILE: usize = 64;
@@ -19,6 +19,18 @@ fn kind_of_feed_forward(f: FeedForward) -> i32 {
         FeedForward::Gelu => 1,
         FeedForward::Geglu => 2,
     }
+}
+
+/// A list's memory.
+fn rows_of(ids: &Ids) -> &Memory {
+    match &ids.list {
+        IdList::Cuda(list) => list.memory(),
+        IdList::Cpu(_) => panic!("a list of the CPU on a GPU"),
+    }
+}
+
+fn ids_of(list: List) -> Ids {
+    Ids { list: IdList::Cuda(list) }
 }
 
 /// Blocks for the rows of a matrix, a warp each.
@@ -134,12 +146,86 @@ fn words(shape: &Attention<'_>, lists: &Lists) -> [u64; 6] {
 }
 
 impl Tokens for Cuda {
-    fn gather(&self, out: ViewMut<'_>, from: View<'_>, ids: &[u32], scale: Option<&[f32]>) {
+    fn ids(&self, list: &[u32]) -> Ids {
+        ids_of(List::with(&self.core, list))
+    }
+
+    fn list(&self, ids: &Ids) -> Vec<u32> {
+        let mut list = vec![NO_ROW; ids.len()];
+        rows_of(ids).read(0, &mut list);
+        list
+    }
+
+    fn route(&self, p: View<'_>, top_k: usize, capacity: Option<usize>, part: &Ids) -> Routes {
+        let p = matrix(p);
+        let (tokens, experts) = (p.rows as usize, p.columns as usize);
+        assert_eq!(tokens, part.len(), "tokens to route");
+        let (choices, slots) = (List::new(&self.core, tokens * top_k), List::new(&self.core, tokens * top_k));
+        let (of_choices, of_slots) = (choices.memory().address(), slots.memory().address());
+        self.on_rows("choose_experts", p, arguments![p, rows_of(part).address(), top_k, of_choices, of_slots]);
+        let room = capacity.unwrap_or(tokens * top_k);
+        let grid = [1, experts.clamp(1, 1 << 15) as u32];
+        let counted = Memory::new(&self.core, experts * size_of::<u32>());
+        let arguments = arguments![of_choices, tokens, top_k, room, experts, counted.address()];
+        self.core.launch("count_choices", grid, arguments);
+        let mut counts = vec![0_u32; experts];
+        counted.read(0, &mut counts);
+        let chosen: Vec<usize> = counts.into_iter().map(|count| count as usize).collect();
+        let kept: Vec<usize> = chosen.iter().map(|&count| count.min(room)).collect();
+        let ends: Vec<usize> = kept
+            .iter()
+            .scan(0, |end, count| {
+                *end += count;
+                Some(*end)
+            })
+            .collect();
+        let starts: Vec<u32> = ends.iter().zip(&kept).map(|(end, count)| (end - count) as u32).collect();
+        let starts = Memory::with(&self.core, &starts);
+        let sorted = ends.last().copied().unwrap_or_default();
+        let (order, elements) = (List::new(&self.core, sorted), List::new(&self.core, sorted));
+        let places = [starts.address(), of_slots, order.memory().address(), elements.memory().address()];
+        let [starts, of_slots, of_order, of_elements] = places;
+        let arguments = arguments![of_choices, tokens, top_k, experts, starts, of_slots, of_order, of_elements];
+        self.core.launch("place_choices", grid, arguments);
+        Routes { slots: ids_of(slots), order: ids_of(order), elements: ids_of(elements), chosen, kept }
+    }
+
+    fn probability_sums(&self, p: View<'_>, part: &Ids) -> (Vec<f64>, f64) {
+        let p = matrix(p);
+        let (rows, columns) = (p.rows as usize, p.columns as usize);
+        let chunks = rows.div_ceil(64).clamp(1, 256);
+        let mut sums = vec![f64::NAN; 2 * columns];
+        let found = Memory::new(&self.core, size_of_val(&sums[..]));
+        self.with_parts(sums.len() * chunks, |_, parts| {
+            let grid = [blocks_of_columns(p), chunks as u32];
+            self.core.launch("probability_parts", grid, arguments![p, rows_of(part).address(), parts]);
+            self.core.launch("add_parts", [sums.len() as u32, 1], arguments![parts, chunks, found.address()]);
+        });
+        found.read(0, &mut sums);
+        let entropy = sums.split_off(columns).into_iter().sum();
+        (sums, entropy)
+    }
+
+    fn take(&self, from: View<'_>, ids: &Ids) -> Array {
+        let taken = self.new_array(ids.len());
+        if !ids.is_empty() {
+            let arguments = arguments![address(&taken), matrix(from).values, rows_of(ids).address(), ids.len()];
+            self.core.launch("take", flat(ids.len()), arguments);
+        }
+        taken
+    }
+
+    fn add_at(&self, to: ViewMut<'_>, ids: &Ids, values: &Array) {
+        if !ids.is_empty() {
+            let arguments = arguments![matrix_mut(&to).values, rows_of(ids).address(), address(values), ids.len()];
+            self.core.launch("add_at", flat(ids.len()), arguments);
+        }
+    }
+
+    fn gather(&self, out: ViewMut<'_>, from: View<'_>, ids: &Ids) {
         let (out, from) = (matrix_mut(&out), matrix(from));
         assert_eq!(out.rows as usize, ids.len(), "rows to gather");
-        let (ids, scale) = (Memory::with(&self.core, ids), scale.map(|scale| Memory::with(&self.core, scale)));
-        let scale = scale.as_ref().map_or(0, Memory::address);
-        self.on_rows("gather", out, arguments![out, from, ids.address(), scale]);
+        self.on_rows("gather", out, arguments![out, from, rows_of(ids).address()]);
     }
 
     fn scatter_add(&self, to: ViewMut<'_>, ids: &[u32], from: View<'_>, factor: f32) {
@@ -160,26 +246,23 @@ impl Tokens for Cuda {
         self.on_rows("add_in_order", to, arguments![to, ends.address(), order.address(), from, factor]);
     }
 
-    fn combine(&self, out: ViewMut<'_>, keep: bool, from: View<'_>, slots: &[u32], scale: Option<&[f32]>) {
+    fn combine(&self, out: ViewMut<'_>, keep: bool, from: View<'_>, slots: &Ids, scale: Option<&Array>) {
         let (out, from) = (matrix_mut(&out), matrix(from));
         let each = slots.len() / (out.rows as usize).max(1);
-        let (slots, scale) = (Memory::with(&self.core, slots), scale.map(|scale| Memory::with(&self.core, scale)));
-        let scale = scale.as_ref().map_or(0, Memory::address);
-        self.on_rows("combine", out, arguments![out, keep, from, slots.address(), scale, each]);
+        let scale = scale.map_or(0, address);
+        self.on_rows("combine", out, arguments![out, keep, from, rows_of(slots).address(), scale, each]);
     }
 
-    fn row_dots(&self, a: View<'_>, b: View<'_>) -> Vec<f32> {
+    fn row_dots(&self, a: View<'_>, b: View<'_>) -> Array {
         let (a, b) = (matrix(a), matrix(b));
         let dots = self.new_array(a.rows as usize);
         self.on_rows("row_dots", a, arguments![a, b, address(&dots)]);
-        let mut out = vec![f32::NAN; a.rows as usize];
-        numbers(&dots).memory().read(0, &mut out);
-        out
+        dots
     }
 
-    fn scale_rows(&self, a: ViewMut<'_>, by: &[f32]) {
-        let (a, by) = (matrix_mut(&a), Memory::with(&self.core, by));
-        self.on_elements("scale_rows", a, arguments![a, by.address()]);
+    fn scale_rows(&self, a: ViewMut<'_>, by: &Array) {
+        let a = matrix_mut(&a);
+        self.on_elements("scale_rows", a, arguments![a, address(by)]);
     }
 
     fn noise(&self, a: ViewMut<'_>, noise: Noise) {
@@ -281,17 +364,15 @@ impl Tokens for Cuda {
         self.on_elements("feed_forward_adjoint", d_h, arguments);
     }
 
-    fn softmax_rows(&self, a: ViewMut<'_>, log_sums: &mut [f32]) {
+    fn softmax_rows(&self, a: ViewMut<'_>, log_sums: &mut Array) {
         let a = matrix_mut(&a);
-        let sums = self.new_array(log_sums.len());
-        self.on_rows("softmax_rows", a, arguments![a, address(&sums)]);
-        log_sums.fill(f32::NAN);
-        numbers(&sums).memory().read(0, log_sums);
+        assert!(a.rows as usize <= log_sums.len(), "room for a number of every row");
+        self.on_rows("softmax_rows", a, arguments![a, address(log_sums)]);
     }
 
-    fn softmax_tangent(&self, t: ViewMut<'_>, p: View<'_>, factor: &[f32]) {
-        let (t, factor) = (matrix_mut(&t), Memory::with(&self.core, factor));
-        self.on_rows("softmax_tangent", t, arguments![t, matrix(p), factor.address()]);
+    fn softmax_tangent(&self, t: ViewMut<'_>, p: View<'_>, factor: &Array) {
+        let t = matrix_mut(&t);
+        self.on_rows("softmax_tangent", t, arguments![t, matrix(p), address(factor)]);
     }
 
     fn cross_entropy(

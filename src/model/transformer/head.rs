@@ -85,18 +85,20 @@ impl Core {
     /// down; what belongs to the head is added to `sum`.
     pub fn curvature(&self, (w, v): (&Array, &Array), pass: &Pass, flow: &mut Flow, factor: f32, sum: &mut Array) {
         let (t, d, head) = (self.tokens(), self.config.d_model, self.places.head);
-        let mut log_sums = vec![0.0; HEAD_ROWS];
+        let mut log_sums = self.device.zeros(HEAD_ROWS);
+        let mut factors = self.device.zeros(HEAD_ROWS);
         for part in parts(self.predicting(pass)) {
             let (rows, all) = (part.len(), Self::all(part.len()));
             let [logits, tangents] = &mut flow.logits;
             self.logits_of(w, pass, logits, &part);
-            t.softmax_rows(logits.view_mut(0, rows, head.rows), &mut log_sums[..rows]);
+            t.softmax_rows(logits.view_mut(0, rows, head.rows), &mut log_sums);
             let out = self.out(pass).view(part.start * d, rows, d);
             let t_out = flow.d.view(part.start * d, rows, d);
             t.segment_products(tangents.view_mut(0, rows, head.rows), false, t_out, w, head, false, &all);
             t.segment_products(tangents.view_mut(0, rows, head.rows), true, out, v, head, false, &all);
-            let factors: Vec<f32> =
+            let own: Vec<f32> =
                 pass.targets[part.clone()].iter().map(|&target| if target == NO_ROW { 0.0 } else { factor }).collect();
+            self.device.upload(factors.view_mut(0, 1, rows), &own);
             t.softmax_tangent(tangents.view_mut(0, rows, head.rows), logits.view(0, rows, head.rows), &factors);
             let residual = tangents.view(0, rows, head.rows);
             t.segment_gradients(sum, head, residual, out, &all);

@@ -158,7 +158,7 @@ impl Transformer {
     fn router_loss(&self, pass: &Pass) -> f64 {
         let of_stack = |stack: &stack::StackPass| {
             let switches = stack.sublayers.iter().filter_map(|sublayer| match sublayer {
-                SublayerPass::Switch(own) => Some(own.router_loss(&self.core, &stack.valid)),
+                SublayerPass::Switch(own) => Some(own.router_loss(&self.core, &stack.part)),
                 _ => None,
             });
             switches.sum::<f64>()
@@ -240,18 +240,10 @@ impl Transformer {
             self.core.forward(weights.array(), pass);
             let switches =
                 pass.stacks.iter().flat_map(|stack| &stack.sublayers).filter_map(|sublayer| match sublayer {
-                    SublayerPass::Switch(own) => Some(own.routing()),
+                    SublayerPass::Switch(own) => Some(own.choices(&self.core)),
                     _ => None,
                 });
-            let choices = |routing: &routing::Routing| {
-                let experts = routing.load.len() as u32;
-                let of = |&slot: &u32| match slot {
-                    NO_ROW => NO_ROW,
-                    slot => routing.elements[slot as usize] % experts,
-                };
-                routing.slots.iter().map(of).collect()
-            };
-            switches.map(choices).collect()
+            switches.collect()
         })
     }
 
@@ -265,7 +257,7 @@ impl Transformer {
             for stack in &pass.stacks {
                 for sublayer in &stack.sublayers {
                     let SublayerPass::Switch(own) = sublayer else { continue };
-                    let one = own.statistics(&stack.valid);
+                    let one = own.statistics(&self.core, &stack.part);
                     sum.largest_load += one.largest_load;
                     sum.smallest_load += one.smallest_load;
                     sum.drop_rate += one.drop_rate;

@@ -9,9 +9,10 @@ use super::batch::{TokenBatch, hash};
 use super::config::{Config, NORM_EPSILON, Precision};
 use super::feed_forward::DensePass;
 use super::layout::{self, Places, StackPlaces, Start, Sublayer, SublayerKind};
+use super::routing::Part;
 use super::switch::SwitchPass;
 use crate::device::array::{View, ViewMut};
-use crate::device::{Array, Device, Matrices, NO_ROW, Noise, Segment, Tokens};
+use crate::device::{Array, Device, Ids, Matrices, NO_ROW, Noise, Segment, Tokens};
 use crate::oracle::Layout;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -69,8 +70,11 @@ pub(super) enum SublayerPass {
 #[derive(Debug)]
 pub(super) struct StackPass {
     pub ids: Vec<u32>,
+    /// The same on the device.
+    pub rows: Ids,
     /// For every token whether it is one; empty: all are.
     pub valid: Vec<bool>,
+    pub part: Part,
     /// The residual stream before every sublayer and after the last.
     pub x: Vec<Array>,
     pub normed: Vec<Array>,
@@ -229,10 +233,8 @@ impl Core {
                     SublayerPass::Switch(Box::new(SwitchPass {
                         input: (jitter > 0.0).then(|| zeros(tokens * d)),
                         p: zeros(tokens * router.rows),
-                        log_sums: vec![0.0; tokens],
-                        probabilities: Vec::new(),
+                        log_sums: zeros(tokens),
                         routing: None,
-                        gates: Vec::new(),
                         x: zeros(sorted * d),
                         u: zeros(sorted * inner.rows),
                         h: zeros(sorted * outer.columns),
@@ -242,7 +244,9 @@ impl Core {
             });
             StackPass {
                 ids: Vec::new(),
+                rows: self.tokens().ids(&[]),
                 valid: Vec::new(),
+                part: Part { rows: self.tokens().ids(&[]), mask: zeros(tokens), tokens: 0 },
                 x: (0..=places.sublayers.len()).map(|_| zeros(tokens * d)).collect(),
                 normed: places.sublayers.iter().map(|_| zeros(tokens * d)).collect(),
                 sublayers: sublayers.collect(),
@@ -342,9 +346,21 @@ impl Core {
             if ids.contains(&NO_ROW) {
                 stack.valid.extend(ids.iter().map(|&id| id != NO_ROW));
             }
+            stack.rows = self.tokens().ids(ids);
+            if self.config.switch.is_some() {
+                self.load_part(&mut stack.part, ids);
+            }
         }
         pass.targets.clone_from(&batch.targets);
         (pass.sequences, pass.seed, pass.dropless) = (batch.sequences, seed, dropless);
+    }
+
+    pub fn load_part(&self, part: &mut Part, ids: &[u32]) {
+        let rows: Vec<u32> = ids.iter().map(|&id| if id == NO_ROW { NO_ROW } else { 0 }).collect();
+        let mask: Vec<f32> = ids.iter().map(|&id| f32::from(u8::from(id != NO_ROW))).collect();
+        part.rows = self.tokens().ids(&rows);
+        self.device.upload(part.mask.view_mut(0, 1, mask.len()), &mask);
+        part.tokens = ids.iter().filter(|&&id| id != NO_ROW).count();
     }
 
     pub fn embedding<'a>(&self, of: &'a Array) -> View<'a> {
@@ -360,7 +376,9 @@ impl Core {
 
     fn scale_last(&self, stack: usize, a: ViewMut<'_>, rows: usize) {
         if let Some(factor) = self.last_factor(stack) {
-            self.tokens().scale_rows(a, &vec![factor; rows]);
+            let mut factors = self.device.zeros(rows);
+            self.device.fill(&mut factors, factor);
+            self.tokens().scale_rows(a, &factors);
         }
     }
 
@@ -377,7 +395,7 @@ impl Core {
         let last = self.noise_of(pass, s, 0, NoiseOf::Last);
         let embedding = self.noise_of(pass, s, 0, NoiseOf::Embedding);
         let first = &mut pass.stacks[s];
-        t.gather(first.x[0].view_mut(0, tokens, d), self.embedding(w), &first.ids, None);
+        t.gather(first.x[0].view_mut(0, tokens, d), self.embedding(w), &first.rows);
         self.noise(first.x[0].view_mut(0, tokens, d), embedding);
         for (i, sublayer) in places.sublayers.iter().enumerate() {
             let branch_noise = self.noise_of(pass, s, i, NoiseOf::Branch);
@@ -385,7 +403,7 @@ impl Core {
             let jitter = self.noise_of(pass, s, i, NoiseOf::Jitter);
             let Pass { stacks, branch, sequences, dropless, .. } = &mut *pass;
             let (before, rest) = stacks.split_at_mut(s);
-            let StackPass { x, normed, sublayers, valid, .. } = &mut rest[0];
+            let StackPass { x, normed, sublayers, valid, part, .. } = &mut rest[0];
             let (x, after) = x.split_at_mut(i + 1);
             let (x, to) = (x[i].view(0, tokens, d), &mut after[0]);
             t.rms_norm(normed[i].view_mut(0, tokens, d), x, w.view(sublayer.norm, 1, d), NORM_EPSILON);
@@ -407,7 +425,7 @@ impl Core {
                 }
                 (SublayerKind::Switch { router, inner, outer }, SublayerPass::Switch(own)) => {
                     let places = (*router, *inner, *outer);
-                    own.forward(self, w, places, normed, valid, *dropless, (jitter, hidden_noise), (out, keep));
+                    own.forward(self, w, places, normed, part, *dropless, (jitter, hidden_noise), (out, keep));
                 }
                 _ => unreachable!("a pass has the sublayers of its stack"),
             }
@@ -470,7 +488,7 @@ impl Core {
                 (SublayerKind::Switch { router, inner, outer }, SublayerPass::Switch(kept)) => {
                     let jitter = self.noise_of(pass, s, i, NoiseOf::Jitter);
                     let places = (*router, *inner, *outer);
-                    kept.backward(self, w, places, normed, &own.valid, (jitter, hidden_noise), routers, flow, sum);
+                    kept.backward(self, w, places, normed, &own.part, (jitter, hidden_noise), routers, flow, sum);
                 }
                 _ => unreachable!("a pass has the sublayers of its stack"),
             }
@@ -496,7 +514,7 @@ impl Core {
     fn tangent_stack(&self, w: &Array, v: &Array, s: usize, pass: &Pass, flow: &mut Flow) {
         let (t, d, places) = (self.tokens(), self.config.d_model, &self.places.stacks[s]);
         let (own, tokens) = (&pass.stacks[s], pass.sequences * self.lengths[s]);
-        t.gather(flow.d.view_mut(0, tokens, d), self.embedding(v), &own.ids, None);
+        t.gather(flow.d.view_mut(0, tokens, d), self.embedding(v), &own.rows);
         self.noise(flow.d.view_mut(0, tokens, d), self.noise_of(pass, s, 0, NoiseOf::Embedding));
         for (i, sublayer) in places.sublayers.iter().enumerate() {
             let (x, of) = (own.x[i].view(0, tokens, d), sublayer.norm);
@@ -516,7 +534,7 @@ impl Core {
                 (SublayerKind::Switch { router, inner, outer }, SublayerPass::Switch(kept)) => {
                     let jitter = self.noise_of(pass, s, i, NoiseOf::Jitter);
                     let places = (*router, *inner, *outer);
-                    kept.tangent(self, (w, v), places, normed, &own.valid, (jitter, hidden_noise), flow);
+                    kept.tangent(self, (w, v), places, normed, &own.part, (jitter, hidden_noise), flow);
                 }
                 _ => unreachable!("a pass has the sublayers of its stack"),
             }

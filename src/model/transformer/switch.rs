@@ -6,10 +6,10 @@
 //! `z mean ln(sum_i exp logit_i)^2`; `f` has no derivative. They belong to value and gradient; a Gauss-Newton product is that of
 //! the prediction's loss alone.
 
-use super::routing::{Routing, RoutingStatistics, route};
+use super::routing::{Part, Routing, RoutingStatistics};
 use super::stack::{Core, Flow};
 use crate::device::array::View;
-use crate::device::{Array, Matrices, NO_ROW, Noise};
+use crate::device::{Array, Matrices, NO_ROW, Noise, Routes};
 
 /// What a Switch layer keeps.
 #[derive(Debug)]
@@ -19,12 +19,8 @@ pub(super) struct SwitchPass {
     /// Probabilities, `tokens x experts`.
     pub p: Array,
     /// `ln sum_i exp logit_i` of every token.
-    pub log_sums: Vec<f32>,
-    /// The probabilities on the host, by which tokens were routed.
-    pub probabilities: Vec<f32>,
+    pub log_sums: Array,
     pub routing: Option<Routing>,
-    /// `p` of every choice, in the order of the routing's slots; then of every place.
-    pub gates: Vec<f32>,
     /// Tokens sorted by expert, and what experts made of them.
     pub x: Array,
     pub u: Array,
@@ -34,6 +30,13 @@ pub(super) struct SwitchPass {
 
 /// The places of router, inner and outer matrices.
 type SwitchPlaces = (Matrices, Matrices, Matrices);
+
+/// The numbers of a `tokens x experts` matrix that belong to every place, and to every choice.
+fn gates_of(core: &Core, of: View<'_>, routes: &Routes) -> (Array, Array) {
+    let of_places = core.tokens().take(of, &routes.elements);
+    let of_choices = core.tokens().take(of_places.view(0, of_places.len(), 1), &routes.slots);
+    (of_places, of_choices)
+}
 
 impl SwitchPass {
     pub fn routing(&self) -> &Routing {
@@ -45,11 +48,6 @@ impl SwitchPass {
         self.input.as_ref().map_or(x, |input| input.view(0, n, d))
     }
 
-    /// `p` of every place among the sorted tokens.
-    fn place_gates(&self) -> Vec<f32> {
-        self.routing().elements.iter().map(|&element| self.probabilities[element as usize]).collect()
-    }
-
     #[expect(clippy::too_many_arguments, reason = "what meets in a Switch layer")]
     pub fn forward(
         &mut self,
@@ -57,7 +55,7 @@ impl SwitchPass {
         w: &Array,
         (router, inner, outer): SwitchPlaces,
         x: View<'_>,
-        valid: &[bool],
+        part: &Part,
         dropless: bool,
         (jitter, noise): (Option<Noise>, Option<Noise>),
         (out, keep): (&mut Array, bool),
@@ -75,17 +73,14 @@ impl SwitchPass {
         if core.config.precision == super::config::Precision::Half {
             t.round_half(self.p.view_mut(0, n, experts));
         }
-        t.softmax_rows(self.p.view_mut(0, n, experts), &mut self.log_sums[..n]);
-        self.probabilities = core.device.download(self.p.view(0, n, experts));
-        let tokens = if valid.is_empty() { n } else { valid.iter().filter(|&&v| v).count() };
-        let capacity = if dropless { None } else { switch.capacity(tokens) };
-        let routing = route(&self.probabilities, experts, switch.top_k, capacity, valid);
-        let sorted = routing.order.len();
-        self.gates = vec![0.0; routing.slots.len()];
-        for (gate, &slot) in self.gates.iter_mut().zip(&routing.slots).filter(|(_, slot)| **slot != NO_ROW) {
-            *gate = self.probabilities[routing.elements[slot as usize] as usize];
-        }
-        t.gather(self.x.view_mut(0, sorted, d), x, &routing.order, None);
+        t.softmax_rows(self.p.view_mut(0, n, experts), &mut self.log_sums);
+        let capacity = if dropless { None } else { switch.capacity(part.tokens) };
+        let p = self.p.view(0, n, experts);
+        let routes = t.route(p, switch.top_k, capacity, &part.rows);
+        let gates = gates_of(core, p, &routes);
+        let routing = Routing::new(routes, switch.top_k, part.tokens, gates);
+        let sorted = routing.sorted;
+        t.gather(self.x.view_mut(0, sorted, d), x, &routing.routes.order);
         let segments = &routing.segments;
         let (u, h) = (&mut self.u, &mut self.h);
         t.segment_products(
@@ -105,57 +100,53 @@ impl SwitchPass {
         t.segment_products(self.y.view_mut(0, sorted, d), false, h, w, outer, false, segments);
         core.round(self.y.view_mut(0, sorted, d));
         let y = self.y.view(0, sorted, d);
-        t.combine(out.view_mut(0, n, d), keep, y, &routing.slots, Some(&self.gates));
+        t.combine(out.view_mut(0, n, d), keep, y, &routing.routes.slots, Some(&routing.gates));
         self.routing = Some(routing);
     }
 
-    /// The mean probability of every expert over the tokens that take part: `P`.
-    fn mean_probabilities(&self, experts: usize, valid: &[bool]) -> Vec<f64> {
-        let mut sums = vec![0.0_f64; experts];
-        for (token, own) in self.probabilities.chunks_exact(experts).enumerate() {
-            if valid.is_empty() || valid[token] {
-                sums.iter_mut().zip(own).for_each(|(sum, &p)| *sum += f64::from(p));
-            }
-        }
-        let tokens = self.routing().tokens.max(1) as f64;
-        sums.iter_mut().for_each(|sum| *sum /= tokens);
-        sums
-    }
-
     /// The router's own losses.
-    pub fn router_loss(&self, core: &Core, valid: &[bool]) -> f64 {
+    pub fn router_loss(&self, core: &Core, part: &Part) -> f64 {
         let Some(switch) = core.config.switch else { return 0.0 };
-        let routing = self.routing();
-        let means = self.mean_probabilities(switch.experts, valid);
-        let balance: f64 = routing.load.iter().zip(&means).map(|(f, p)| f * p).sum();
+        let (routing, tokens) = (self.routing(), part.tokens.max(1) as f64);
+        let (sums, _) = core.tokens().probability_sums(self.p.view(0, part.rows.len(), switch.experts), &part.rows);
+        let balance: f64 = routing.load.iter().zip(&sums).map(|(f, sum)| f * (sum / tokens)).sum();
         let mut loss = switch.auxiliary_weight * switch.experts as f64 * balance;
         if switch.z_weight > 0.0 {
-            let squares = self.log_sums.iter().enumerate().take(self.probabilities.len() / switch.experts);
-            let of_tokens = squares.filter(|(token, _)| valid.is_empty() || valid[*token]);
-            let sum: f64 = of_tokens.map(|(_, &l)| f64::from(l).powi(2)).sum();
-            loss += switch.z_weight * sum / routing.tokens.max(1) as f64;
+            let own = self.own_log_sums(core, part);
+            loss += switch.z_weight * own.iter().map(|l| l.powi(2)).sum::<f64>() / tokens;
         }
         loss
     }
 
+    /// `ln sum_i exp logit_i` of every token, 0 of padding.
+    fn own_log_sums(&self, core: &Core, part: &Part) -> Vec<f64> {
+        let n = part.rows.len();
+        let log_sums = core.device.download(self.log_sums.view(0, 1, n));
+        let mask = core.device.download(part.mask.view(0, 1, n));
+        log_sums.iter().zip(mask).map(|(&l, mask)| if mask == 0.0 { 0.0 } else { f64::from(l) }).collect()
+    }
+
+    /// The expert of every token's choices, [`NO_ROW`] where it was dropped or is padding.
+    pub fn choices(&self, core: &Core) -> Vec<u32> {
+        let (t, routing) = (core.tokens(), self.routing());
+        let (elements, experts) = (t.list(&routing.routes.elements), routing.load.len() as u32);
+        let expert = |slot| if slot == NO_ROW { NO_ROW } else { elements[slot as usize] % experts };
+        t.list(&routing.routes.slots).into_iter().map(expert).collect()
+    }
+
     /// How the routing went.
-    pub fn statistics(&self, valid: &[bool]) -> RoutingStatistics {
+    pub fn statistics(&self, core: &Core, part: &Part) -> RoutingStatistics {
         let routing = self.routing();
         let experts = routing.load.len();
-        let mut entropy = 0.0;
-        for (token, own) in self.probabilities.chunks_exact(experts).enumerate() {
-            if valid.is_empty() || valid[token] {
-                let terms = own.iter().map(|&p| f64::from(p)).filter(|&p| p > 0.0);
-                entropy -= terms.map(|p| p * p.ln()).sum::<f64>();
-            }
-        }
+        let p = self.p.view(0, part.rows.len(), experts);
+        let (_, entropy) = core.tokens().probability_sums(p, &part.rows);
         let of = |fold: fn(f64, f64) -> f64, start| routing.load.iter().copied().fold(start, fold) * experts as f64;
-        let choices = (routing.order.len() + routing.dropped).max(1) as f64;
+        let choices = (routing.sorted + routing.dropped).max(1) as f64;
         RoutingStatistics {
             largest_load: of(f64::max, 0.0),
             smallest_load: of(f64::min, 1.0),
             drop_rate: routing.dropped as f64 / choices,
-            router_entropy: entropy / routing.tokens.max(1) as f64,
+            router_entropy: entropy / part.tokens.max(1) as f64,
         }
     }
 
@@ -168,7 +159,7 @@ impl SwitchPass {
         w: &Array,
         (router, inner, outer): SwitchPlaces,
         x: View<'_>,
-        valid: &[bool],
+        part: &Part,
         (jitter, noise): (Option<Noise>, Option<Noise>),
         routers: Option<f64>,
         flow: &mut Flow,
@@ -176,11 +167,11 @@ impl SwitchPass {
     ) {
         let (t, (n, d)) = (core.tokens(), x.size());
         let (routing, experts) = (self.routing(), router.rows);
-        let (segments, sorted) = (&routing.segments, routing.order.len());
+        let (segments, sorted) = (&routing.segments, routing.sorted);
         let [first, second] = &mut flow.sorted;
-        t.gather(first.view_mut(0, sorted, d), flow.b.view(0, n, d), &routing.order, None);
+        t.gather(first.view_mut(0, sorted, d), flow.b.view(0, n, d), &routing.routes.order);
         let d_gates = t.row_dots(first.view(0, sorted, d), self.y.view(0, sorted, d));
-        t.scale_rows(first.view_mut(0, sorted, d), &self.place_gates());
+        t.scale_rows(first.view_mut(0, sorted, d), &routing.place_gates);
         let d_y = first.view(0, sorted, d);
         t.segment_gradients(sum, outer, d_y, self.h.view(0, sorted, outer.columns), segments);
         t.segment_products(flow.hidden.view_mut(0, sorted, outer.columns), false, d_y, w, outer, true, segments);
@@ -190,9 +181,9 @@ impl SwitchPass {
         let d_u = flow.inner.view(0, sorted, inner.rows);
         t.segment_gradients(sum, inner, d_u, self.x.view(0, sorted, d), segments);
         t.segment_products(second.view_mut(0, sorted, d), false, d_u, w, inner, true, segments);
-        t.combine(flow.a.view_mut(0, n, d), false, second.view(0, sorted, d), &routing.slots, None);
+        t.combine(flow.a.view_mut(0, n, d), false, second.view(0, sorted, d), &routing.routes.slots, None);
 
-        self.router_derivative(core, n, &d_gates, valid, routers, &mut flow.router);
+        self.router_derivative(core, n, &d_gates, part, routers, &mut flow.router);
         let (all, d_logits) = (Core::all(n), flow.router[0].view(0, n, experts));
         t.segment_gradients(sum, router, d_logits, self.router_input(x), &all);
         if jitter.is_some() {
@@ -209,38 +200,35 @@ impl SwitchPass {
         &self,
         core: &Core,
         n: usize,
-        d_gates: &[f32],
-        valid: &[bool],
+        d_gates: &Array,
+        part: &Part,
         routers: Option<f64>,
         to: &mut [Array; 2],
     ) {
         let Some(switch) = core.config.switch else { return };
         let (t, routing, experts) = (core.tokens(), self.routing(), switch.experts);
-        let tokens = routing.tokens.max(1) as f64;
-        let is_valid = |token: usize| valid.is_empty() || valid[token];
-        let mut d_p = vec![0.0_f32; n * experts];
+        let (device, tokens) = (&core.device, part.tokens.max(1) as f64);
         let weight = routers.unwrap_or(0.0);
-        if weight * switch.auxiliary_weight > 0.0 {
-            let factor = weight * switch.auxiliary_weight * experts as f64 / tokens;
-            let own: Vec<f32> = routing.load.iter().map(|f| (factor * f) as f32).collect();
-            let rows = d_p.chunks_exact_mut(experts).enumerate().filter(|(token, _)| is_valid(*token));
-            rows.for_each(|(_, row)| row.copy_from_slice(&own));
-        }
-        for (&element, d) in routing.elements.iter().zip(d_gates) {
-            d_p[element as usize] += d;
+        let factor = weight * switch.auxiliary_weight * experts as f64 / tokens;
+        // What the balance adds to the derivative in the probabilities is the same for every token.
+        let mut own = device.zeros(experts);
+        if factor > 0.0 {
+            let values: Vec<f32> = routing.load.iter().map(|f| (factor * f) as f32).collect();
+            device.upload(own.view_mut(0, 1, experts), &values);
         }
         let [logits, scaled] = to;
         let p = self.p.view(0, n, experts);
-        core.device.upload(logits.view_mut(0, n, experts), &d_p);
-        let ones: Vec<f32> = (0..n).map(|token| f32::from(u8::from(is_valid(token)))).collect();
-        t.softmax_tangent(logits.view_mut(0, n, experts), p, &ones);
+        t.gather(logits.view_mut(0, n, experts), own.view(0, 1, experts), &part.rows);
+        t.add_at(logits.view_mut(0, n, experts), &routing.routes.elements, d_gates);
+        t.softmax_tangent(logits.view_mut(0, n, experts), p, &part.mask);
         if weight * switch.z_weight > 0.0 {
             let factor = 2.0 * weight * switch.z_weight / tokens;
-            let of = |token: usize| ones[token] * (factor * f64::from(self.log_sums[token])) as f32;
-            let factors: Vec<f32> = (0..n).map(of).collect();
-            core.device.copy(scaled.view_mut(0, n, experts), p);
+            let values: Vec<f32> = self.own_log_sums(core, part).iter().map(|l| (factor * l) as f32).collect();
+            let mut factors = device.zeros(n);
+            device.upload(factors.view_mut(0, 1, n), &values);
+            device.copy(scaled.view_mut(0, n, experts), p);
             t.scale_rows(scaled.view_mut(0, n, experts), &factors);
-            core.device.blend(1.0, logits.view_mut(0, n, experts), 1.0, scaled.view(0, n, experts));
+            device.blend(1.0, logits.view_mut(0, n, experts), 1.0, scaled.view(0, n, experts));
         }
     }
 
@@ -252,13 +240,13 @@ impl SwitchPass {
         (w, v): (&Array, &Array),
         (router, inner, outer): SwitchPlaces,
         x: View<'_>,
-        valid: &[bool],
+        part: &Part,
         (jitter, noise): (Option<Noise>, Option<Noise>),
         flow: &mut Flow,
     ) {
         let (t, (n, d)) = (core.tokens(), x.size());
         let (routing, experts) = (self.routing(), router.rows);
-        let (segments, sorted) = (&routing.segments, routing.order.len());
+        let (segments, sorted) = (&routing.segments, routing.sorted);
         let all = Core::all(n);
         // The gates.
         core.device.copy(flow.b.view_mut(0, n, d), flow.a.view(0, n, d));
@@ -266,16 +254,11 @@ impl SwitchPass {
         let logits = &mut flow.router[0];
         t.segment_products(logits.view_mut(0, n, experts), false, flow.b.view(0, n, d), w, router, false, &all);
         t.segment_products(logits.view_mut(0, n, experts), true, self.router_input(x), v, router, false, &all);
-        let ones: Vec<f32> = (0..n).map(|token| f32::from(u8::from(valid.is_empty() || valid[token]))).collect();
-        t.softmax_tangent(logits.view_mut(0, n, experts), self.p.view(0, n, experts), &ones);
-        let t_p = core.device.download(logits.view(0, n, experts));
-        let mut t_gates = vec![0.0; routing.slots.len()];
-        for (gate, &slot) in t_gates.iter_mut().zip(&routing.slots).filter(|(_, slot)| **slot != NO_ROW) {
-            *gate = t_p[routing.elements[slot as usize] as usize];
-        }
+        t.softmax_tangent(logits.view_mut(0, n, experts), self.p.view(0, n, experts), &part.mask);
+        let (_, t_gates) = gates_of(core, logits.view(0, n, experts), &routing.routes);
         // The experts.
         let [first, second] = &mut flow.sorted;
-        t.gather(first.view_mut(0, sorted, d), flow.a.view(0, n, d), &routing.order, None);
+        t.gather(first.view_mut(0, sorted, d), flow.a.view(0, n, d), &routing.routes.order);
         let (t_x, own) = (first.view(0, sorted, d), self.x.view(0, sorted, d));
         t.segment_products(flow.inner.view_mut(0, sorted, inner.rows), false, t_x, w, inner, false, segments);
         t.segment_products(flow.inner.view_mut(0, sorted, inner.rows), true, own, v, inner, false, segments);
@@ -287,7 +270,7 @@ impl SwitchPass {
         let h = self.h.view(0, sorted, outer.columns);
         t.segment_products(second.view_mut(0, sorted, d), true, h, v, outer, false, segments);
         let (t_y, y) = (second.view(0, sorted, d), self.y.view(0, sorted, d));
-        t.combine(flow.b.view_mut(0, n, d), false, t_y, &routing.slots, Some(&self.gates));
-        t.combine(flow.b.view_mut(0, n, d), true, y, &routing.slots, Some(&t_gates));
+        t.combine(flow.b.view_mut(0, n, d), false, t_y, &routing.routes.slots, Some(&routing.gates));
+        t.combine(flow.b.view_mut(0, n, d), true, y, &routing.routes.slots, Some(&t_gates));
     }
 }

@@ -3,6 +3,7 @@
 use super::config::{Config, FeedForward, Kind, Switch};
 use super::layout;
 use super::presets;
+use super::routing::Part;
 use super::stack::{Core, SublayerPass, Work};
 use super::{HeldRows, TokenBatch, TokenParts, Transformer};
 use crate::device::cpu::Cpu;
@@ -126,9 +127,9 @@ fn a_dropped_token_is_exactly_zero_before_the_residual() {
         let [before, after] = [place, place + 1].map(|i| core.device.download(stack.x[i].view(0, 64, d)));
         let (routing, capacity) = (own.routing(), config.switch.unwrap().capacity(64).unwrap());
         assert!(routing.dropped >= 64 - 4 * capacity && routing.segments.iter().all(|s| s.rows.len() <= capacity));
-        for (token, &slot) in routing.slots.iter().enumerate() {
+        for (token, expert) in own.choices(&core).into_iter().enumerate() {
             let same = before[token * d..(token + 1) * d] == after[token * d..(token + 1) * d];
-            assert_eq!(same, slot == NO_ROW, "token {token}");
+            assert_eq!(same, expert == NO_ROW, "token {token}");
         }
     });
 }
@@ -149,9 +150,9 @@ fn the_auxiliary_loss_is_alpha_at_perfect_balance() {
         core.forward(at.array(), pass);
         for own in &pass.stacks[0].sublayers {
             let SublayerPass::Switch(own) = own else { continue };
-            let loss = own.router_loss(&core, &pass.stacks[0].valid);
+            let loss = own.router_loss(&core, &pass.stacks[0].part);
             assert!((loss - 0.03).abs() < 1e-8, "{loss}");
-            let entropy = own.statistics(&pass.stacks[0].valid).router_entropy;
+            let entropy = own.statistics(&core, &pass.stacks[0].part).router_entropy;
             assert!((entropy - 4.0_f64.ln()).abs() < 1e-6);
         }
     });
@@ -348,9 +349,11 @@ fn a_switch_layer_agrees_with_hugging_face() {
     core.with_work(1, |Work { pass, flow, .. }| {
         let SublayerPass::Switch(own) = &mut pass.stacks[0].sublayers[place] else { unreachable!() };
         let mut out = core.device.zeros(tokens * d);
+        let mut part = Part { rows: core.tokens().ids(&[]), mask: core.device.zeros(tokens), tokens: 0 };
+        core.load_part(&mut part, &vec![0; tokens]);
         let places = (router, inner, outer);
         let x = input.view(0, tokens, d);
-        own.forward(&core, at.array(), places, x, &[], false, (None, None), (&mut out, false));
+        own.forward(&core, at.array(), places, x, &part, false, (None, None), (&mut out, false));
         let close = |what: &str, got: Vec<f32>, expected: Vec<f64>| {
             let scale = expected.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
             for (i, (got, expected)) in got.into_iter().zip(expected).enumerate() {
@@ -358,18 +361,18 @@ fn a_switch_layer_agrees_with_hugging_face() {
             }
         };
         close("output", core.device.download(out.view(0, tokens, d)), numbers(&case["output"]));
-        let routing = own.routing();
-        let choices = routing.slots.iter().map(|&slot| match slot {
-            NO_ROW => -1.0,
-            slot => f64::from(routing.elements[slot as usize] % 4),
-        });
-        assert_eq!(choices.collect::<Vec<_>>(), numbers(&case["choices"]));
+        assert_eq!(numbered(own.choices(&core)), numbers(&case["choices"]));
         core.device.upload(flow.b.view_mut(0, tokens, d), &u);
         let mut sum = Vector::zeros(&core.layout);
-        own.backward(&core, at.array(), places, x, &[], (None, None), None, flow, sum.array_mut());
+        own.backward(&core, at.array(), places, x, &part, (None, None), None, flow, sum.array_mut());
         close("input gradient", core.device.download(flow.a.view(0, tokens, d)), numbers(&case["input_gradient"]));
         compare("layer", &core, &sum, &case["gradients"]);
     });
+}
+
+/// Choices as the reference has them: -1 for none.
+fn numbered(choices: Vec<u32>) -> Vec<f64> {
+    choices.into_iter().map(|expert| if expert == NO_ROW { -1.0 } else { f64::from(expert) }).collect()
 }
 
 #[test]
@@ -416,18 +419,8 @@ fn whole_models_agree_with_hugging_face() {
             for stack in &pass.stacks {
                 for own in &stack.sublayers {
                     let SublayerPass::Switch(own) = own else { continue };
-                    loss += own.router_loss(&core, &[]);
-                    let routing = own.routing();
-                    choices.push(
-                        routing
-                            .slots
-                            .iter()
-                            .map(|&slot| match slot {
-                                NO_ROW => -1.0,
-                                slot => f64::from(routing.elements[slot as usize] % 4),
-                            })
-                            .collect::<Vec<f64>>(),
-                    );
+                    loss += own.router_loss(&core, &stack.part);
+                    choices.push(numbered(own.choices(&core)));
                 }
             }
             let expected: Vec<Vec<f64>> = case["choices"].as_array().unwrap().iter().map(numbers).collect();

@@ -3,13 +3,14 @@
 mod attention;
 mod feed_forward;
 mod norm;
+mod routing;
 mod rows;
 mod segments;
 mod softmax;
 
 use super::arrays::{Cpu, rect, rect_mut, values, values_mut};
-use crate::device::array::{Array, View, ViewMut};
-use crate::device::{Attention, AttentionInputs, FeedForward, Matrices, Noise, Segment, Tokens};
+use crate::device::array::{Array, IdList, Ids, View, ViewMut};
+use crate::device::{Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, Routes, Segment, Tokens};
 use rayon::prelude::*;
 
 /// Calls `f` with the number and the elements of chunks of `size` elements.
@@ -22,29 +23,72 @@ fn for_chunks(values: &mut [f32], size: usize, parallel: bool, f: impl Fn(usize,
     }
 }
 
+fn rows_of(ids: &Ids) -> &[u32] {
+    match &ids.list {
+        IdList::Cpu(list) => list,
+        IdList::Cuda(_) => panic!("a list of a GPU on the CPU"),
+    }
+}
+
+fn ids(list: Vec<u32>) -> Ids {
+    Ids { list: IdList::Cpu(list) }
+}
+
 fn inputs(of: AttentionInputs<'_>) -> attention::Inputs<'_> {
     attention::Inputs { queries: rect(of.queries), keys_values: rect(of.keys_values), bias: of.bias.map(rect) }
 }
 
 impl Tokens for Cpu {
-    fn gather(&self, out: ViewMut<'_>, from: View<'_>, ids: &[u32], scale: Option<&[f32]>) {
-        rows::gather(rect_mut(out), rect(from), ids, scale, self.parallel);
+    fn ids(&self, list: &[u32]) -> Ids {
+        ids(list.to_vec())
+    }
+
+    fn list(&self, ids: &Ids) -> Vec<u32> {
+        rows_of(ids).to_vec()
+    }
+
+    fn route(&self, p: View<'_>, top_k: usize, capacity: Option<usize>, part: &Ids) -> Routes {
+        let routing::HostRoutes { slots, order, elements, chosen, kept } =
+            routing::route(rect(p), top_k, capacity, rows_of(part));
+        Routes { slots: ids(slots), order: ids(order), elements: ids(elements), chosen, kept }
+    }
+
+    fn probability_sums(&self, p: View<'_>, part: &Ids) -> (Vec<f64>, f64) {
+        routing::probability_sums(rect(p), rows_of(part))
+    }
+
+    fn take(&self, from: View<'_>, ids: &Ids) -> Array {
+        let (from, mut taken) = (rect(from).values, self.zeros(ids.len()));
+        let of = values_mut(&mut taken).iter_mut().zip(rows_of(ids));
+        of.filter(|(_, id)| **id != NO_ROW).for_each(|(to, &id)| *to = from[id as usize]);
+        taken
+    }
+
+    fn add_at(&self, to: ViewMut<'_>, ids: &Ids, by: &Array) {
+        let to = rect_mut(to).values;
+        rows_of(ids).iter().zip(values(by)).for_each(|(&id, &by)| to[id as usize] += by);
+    }
+
+    fn gather(&self, out: ViewMut<'_>, from: View<'_>, ids: &Ids) {
+        rows::gather(rect_mut(out), rect(from), rows_of(ids), self.parallel);
     }
 
     fn scatter_add(&self, to: ViewMut<'_>, ids: &[u32], from: View<'_>, factor: f32) {
         rows::scatter_add(rect_mut(to), ids, rect(from), factor, self.parallel);
     }
 
-    fn combine(&self, out: ViewMut<'_>, keep: bool, from: View<'_>, slots: &[u32], scale: Option<&[f32]>) {
-        rows::combine(rect_mut(out), keep, rect(from), slots, scale, self.parallel);
+    fn combine(&self, out: ViewMut<'_>, keep: bool, from: View<'_>, slots: &Ids, scale: Option<&Array>) {
+        rows::combine(rect_mut(out), keep, rect(from), rows_of(slots), scale.map(values), self.parallel);
     }
 
-    fn row_dots(&self, a: View<'_>, b: View<'_>) -> Vec<f32> {
-        rows::row_dots(rect(a), rect(b), self.parallel)
+    fn row_dots(&self, a: View<'_>, b: View<'_>) -> Array {
+        let mut dots = self.zeros(a.size().0);
+        rows::row_dots(values_mut(&mut dots), rect(a), rect(b), self.parallel);
+        dots
     }
 
-    fn scale_rows(&self, a: ViewMut<'_>, by: &[f32]) {
-        rows::scale_rows(rect_mut(a), by, self.parallel);
+    fn scale_rows(&self, a: ViewMut<'_>, by: &Array) {
+        rows::scale_rows(rect_mut(a), values(by), self.parallel);
     }
 
     fn noise(&self, a: ViewMut<'_>, noise: Noise) {
@@ -99,12 +143,13 @@ impl Tokens for Cpu {
         feed_forward::adjoint(f, rect_mut(d_u), rect(u), rect(d_h), self.parallel);
     }
 
-    fn softmax_rows(&self, a: ViewMut<'_>, log_sums: &mut [f32]) {
-        softmax::rows(rect_mut(a), log_sums, self.parallel);
+    fn softmax_rows(&self, a: ViewMut<'_>, log_sums: &mut Array) {
+        let rows = a.shape.rows;
+        softmax::rows(rect_mut(a), &mut values_mut(log_sums)[..rows], self.parallel);
     }
 
-    fn softmax_tangent(&self, t: ViewMut<'_>, p: View<'_>, factor: &[f32]) {
-        softmax::tangent(rect_mut(t), rect(p), factor, self.parallel);
+    fn softmax_tangent(&self, t: ViewMut<'_>, p: View<'_>, factor: &Array) {
+        softmax::tangent(rect_mut(t), rect(p), values(factor), self.parallel);
     }
 
     fn cross_entropy(

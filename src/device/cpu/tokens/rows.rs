@@ -15,14 +15,11 @@ pub(super) fn for_rows(out: RectMut<'_>, parallel: bool, f: impl Fn(usize, &mut 
     });
 }
 
-pub(super) fn gather(out: RectMut<'_>, from: Rect<'_>, ids: &[u32], scale: Option<&[f32]>, parallel: bool) {
+pub(super) fn gather(out: RectMut<'_>, from: Rect<'_>, ids: &[u32], parallel: bool) {
     assert_eq!(out.rows, ids.len(), "rows to gather");
-    for_rows(out, parallel, |i, row| match (ids[i], scale) {
-        (NO_ROW, _) => row.fill(0.0),
-        (id, None) => row.copy_from_slice(from.row(id as usize)),
-        (id, Some(scale)) => {
-            row.iter_mut().zip(from.row(id as usize)).for_each(|(to, &from)| *to = scale[i] * from);
-        }
+    for_rows(out, parallel, |i, row| match ids[i] {
+        NO_ROW => row.fill(0.0),
+        id => row.copy_from_slice(from.row(id as usize)),
     });
 }
 
@@ -88,12 +85,10 @@ impl WithSimd for RowDots<'_> {
     }
 }
 
-pub(super) fn row_dots(a: Rect<'_>, b: Rect<'_>, parallel: bool) -> Vec<f32> {
+pub(super) fn row_dots(out: &mut [f32], a: Rect<'_>, b: Rect<'_>, parallel: bool) {
     const ROWS: usize = 128;
-    let mut out = vec![0.0; a.rows];
     let run = |i: usize, out: &mut [f32]| Arch::new().dispatch(RowDots { out, first: i * ROWS, a, b });
-    super::for_chunks(&mut out, ROWS, parallel, run);
-    out
+    super::for_chunks(out, ROWS, parallel, run);
 }
 
 pub(super) fn scale_rows(a: RectMut<'_>, by: &[f32], parallel: bool) {

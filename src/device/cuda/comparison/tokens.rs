@@ -1,6 +1,6 @@
 //! Operations of [`Tokens`](crate::device::Tokens).
 
-use super::{Bench, Case, EXACT, Placed, Run, SINGLE};
+use super::{Bench, Case, DOUBLE, EXACT, Placed, Run, SINGLE};
 use crate::device::{Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, Segment, Tokens};
 
 const FEED_FORWARDS: [FeedForward; 3] = [FeedForward::Relu, FeedForward::Gelu, FeedForward::Geglu];
@@ -14,6 +14,7 @@ fn tokens<'a>(b: &Bench<'a>) -> &'a dyn Tokens {
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     row_cases(&mut cases);
+    routing_cases(&mut cases);
     norm_cases(&mut cases);
     feed_forward_cases(&mut cases);
     softmax_cases(&mut cases);
@@ -36,18 +37,19 @@ impl Bench<'_> {
 
 fn row_cases(cases: &mut Vec<Case>) {
     let mut case = |name: &str, bound: f64, run: Run| cases.push((name.to_owned(), bound, run));
+    case(
+        "gather",
+        EXACT,
+        Box::new(|b| {
+            let (rows, tokens_, width) = (b.rows(), b.columns(), b.rows());
+            let (from, mut out) = (b.matrix(rows, width), b.poisoned(tokens_, width));
+            let ids = b.ids(tokens_, rows);
+            let ids = tokens(b).ids(&ids);
+            tokens(b).gather(out.view_mut(), from.view(), &ids);
+            b.output(&out.array);
+        }),
+    );
     for scaled in [false, true] {
-        case(
-            if scaled { "gather, scaled" } else { "gather" },
-            SINGLE,
-            Box::new(move |b| {
-                let (rows, tokens_, width) = (b.rows(), b.columns(), b.rows());
-                let (from, mut out) = (b.matrix(rows, width), b.poisoned(tokens_, width));
-                let (ids, scale) = (b.ids(tokens_, rows), b.normal(tokens_));
-                tokens(b).gather(out.view_mut(), from.view(), &ids, scaled.then_some(&scale));
-                b.output(&out.array);
-            }),
-        );
         case(
             if scaled { "combine, scaled" } else { "combine, added" },
             SINGLE,
@@ -55,7 +57,8 @@ fn row_cases(cases: &mut Vec<Case>) {
                 let (rows, tokens_, width, each) = (b.columns(), b.rows(), b.rows(), 1 + b.random.below(3));
                 let from = b.matrix(rows, width);
                 let mut out = if scaled { b.poisoned(tokens_, width) } else { b.matrix(tokens_, width) };
-                let (slots, scale) = (b.ids(tokens_ * each, rows), b.normal(tokens_ * each));
+                let (slots, scale) = (b.ids(tokens_ * each, rows), b.vector(tokens_ * each));
+                let slots = tokens(b).ids(&slots);
                 tokens(b).combine(out.view_mut(), !scaled, from.view(), &slots, scaled.then_some(&scale));
                 b.output(&out.array);
             }),
@@ -79,8 +82,8 @@ fn row_cases(cases: &mut Vec<Case>) {
             let (rows, width) = (b.columns(), b.rows());
             let mut a = b.matrix(rows, width);
             let dots = tokens(b).row_dots(a.view(), a.view());
-            b.list(&dots);
-            let by = b.normal(rows);
+            b.output(&dots);
+            let by = b.vector(rows);
             tokens(b).scale_rows(a.view_mut(), &by);
             b.output(&a.array);
         }),
@@ -107,6 +110,64 @@ fn row_cases(cases: &mut Vec<Case>) {
             tokens(b).round_half(a.view_mut());
             let finite = b.device.download(a.view());
             b.outputs.push(finite.into_iter().map(|v| f64::from(v.clamp(-1e30, 1e30))).collect());
+        }),
+    );
+}
+
+fn routing_cases(cases: &mut Vec<Case>) {
+    let mut case = |name: &str, bound: f64, run: Run| cases.push((name.to_owned(), bound, run));
+    case(
+        "route",
+        EXACT,
+        Box::new(|b| {
+            let (tokens_, experts) = (b.columns(), b.rows());
+            let top_k = 1 + b.random.below(experts.min(3));
+            // Many are equal, some are no numbers.
+            let level = |random: &mut super::Random| [0.0, 0.1, 0.1, 0.2, 0.4, f32::NAN][random.below(6)];
+            let p = b.placed(tokens_, experts, |random, _, _| level(random));
+            let part = b.ids(tokens_, 1);
+            let part = tokens(b).ids(&part);
+            let even = (tokens_ * top_k).div_ceil(experts);
+            for capacity in [None, Some(0), Some(even), Some(1 + b.random.below(2 * even))] {
+                let routes = tokens(b).route(p.view(), top_k, capacity, &part);
+                for ids in [&routes.slots, &routes.order, &routes.elements] {
+                    let list = tokens(b).list(ids);
+                    b.outputs.push(list.into_iter().map(f64::from).collect());
+                }
+                for counts in [routes.chosen, routes.kept] {
+                    b.outputs.push(counts.into_iter().map(|count| count as f64).collect());
+                }
+            }
+        }),
+    );
+    case(
+        "probability_sums",
+        DOUBLE,
+        Box::new(|b| {
+            let (rows, width) = (b.columns(), b.rows());
+            let p = b.placed(rows, width, |random, _, _| random.below(5) as f32 * random.uniform());
+            let part = b.ids(rows, 1);
+            let part = tokens(b).ids(&part);
+            let (sums, entropy) = tokens(b).probability_sums(p.view(), &part);
+            b.outputs.push(sums);
+            b.number(entropy);
+        }),
+    );
+    case(
+        "take, add_at",
+        EXACT,
+        Box::new(|b| {
+            let (rows, width, count) = (b.rows(), b.rows(), b.columns());
+            let mut of = b.vector(rows * width);
+            let ids = b.ids(count, rows * width);
+            let ids = tokens(b).ids(&ids);
+            let taken = tokens(b).take(of.view(0, rows, width), &ids);
+            b.output(&taken);
+            // Every second element, from the last to the first.
+            let ids: Vec<u32> = (0..rows * width).rev().step_by(2).map(|i| i as u32).collect();
+            let (ids, values) = (tokens(b).ids(&ids), b.vector(ids.len()));
+            tokens(b).add_at(of.view_mut(0, rows, width), &ids, &values);
+            b.output(&of);
         }),
     );
 }
@@ -176,11 +237,12 @@ fn softmax_cases(cases: &mut Vec<Case>) {
         Box::new(|b| {
             let (rows, width) = (b.rows(), b.columns());
             let (mut a, mut t) = (b.placed(rows, width, |random, _, _| 4.0 * random.normal()), b.matrix(rows, width));
-            let mut sums = vec![f32::NAN; rows];
+            let mut sums = b.flat(&vec![f32::NAN; rows]);
             tokens(b).softmax_rows(a.view_mut(), &mut sums);
             b.output(&a.array);
-            b.list(&sums);
+            b.output(&sums);
             let factor: Vec<f32> = (0..rows).map(|_| b.random.below(3) as f32).collect();
+            let factor = b.flat(&factor);
             tokens(b).softmax_tangent(t.view_mut(), a.view(), &factor);
             b.output(&t.array);
         }),

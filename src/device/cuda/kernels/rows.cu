@@ -7,12 +7,11 @@
 /// Visits places of a row, one for each lane of a warp.
 #define FOR_LANES(c, count) for (i64 c = threadIdx.x % WARP; c < (count); c += WARP)
 
-/// `out_i = scale_i from_(ids_i)`, zero where there is no row; without a scale it is one.
-extern "C" __global__ void gather(Matrix out, Matrix from, const u32 *ids, const float *scale) {
+/// `out_i = from_(ids_i)`, zero where there is no row.
+extern "C" __global__ void gather(Matrix out, Matrix from, const u32 *ids) {
   FOR_WARP_ROWS(i, out) {
     const u32 id = ids[i];
-    const float factor = scale ? scale[i] : 1.0f;
-    FOR_LANES(j, out.columns) at(out, i, j) = id == NO_ROW ? 0.0f : factor * at(from, id, j);
+    FOR_LANES(j, out.columns) at(out, i, j) = id == NO_ROW ? 0.0f : at(from, id, j);
   }
 }
 
