@@ -53,7 +53,6 @@ fn what_cannot_be_is_refused_before_anything_runs() {
         ("context = 32", "context = 32\nd_kv = 7", "d_kv = 7"),
         ("context = 32", "context = 32\ncapacity_factor = 0.0001", "less than one of"),
         ("context = 32", "context = 32\ntop_k = 5", "top_k = 5 of 4"),
-        ("context = 32", "context = 3000", "too few for one sequence of context = 3000"),
         ("preset = 'micro-switch'", "preset = 'micro-decoder'\njitter = 0.1", "`jitter` belongs to Switch layers"),
     ] {
         place.write("bad.toml", with(from, to));
@@ -62,6 +61,8 @@ fn what_cannot_be_is_refused_before_anything_runs() {
         assert!(said.contains(expected), "{to}: {said}");
         assert!(!place.path().join("runs").exists(), "{to}: something ran");
     }
+    place.write("bad.toml", with("context = 32", "context = 3000"));
+    assert!(place.fail(3, &["run", "bad.toml"]).contains("too few for one sequence of context = 3000"));
 }
 
 /// 256 facts, each met about 85 times, are more than two layers of 4 hidden units hold; what experts add must hold more of them.

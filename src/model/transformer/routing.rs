@@ -13,8 +13,6 @@ pub(super) struct Routing {
     pub segments: Vec<Segment>,
     /// Share of all choices that fell on each expert, dropped ones included: `f`.
     pub load: Vec<f64>,
-    /// Tokens that take part.
-    pub tokens: usize,
     /// Places: choices that were kept.
     pub sorted: usize,
     /// Choices that found no room.
@@ -35,7 +33,7 @@ impl Routing {
         let all = (tokens * top_k).max(1) as f64;
         let load = routes.chosen.iter().map(|&count| count as f64 / all).collect();
         let dropped = routes.chosen.iter().sum::<usize>() - sorted;
-        Self { routes, segments, load, tokens, sorted, dropped, place_gates, gates }
+        Self { routes, segments, load, sorted, dropped, place_gates, gates }
     }
 }
 

@@ -10,7 +10,9 @@ mod softmax;
 
 use super::arrays::{Cpu, rect, rect_mut, values, values_mut};
 use crate::device::array::{Array, IdList, Ids, View, ViewMut};
-use crate::device::{Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, Routes, Segment, Tokens};
+use crate::device::{
+    Attention, AttentionInputs, Backend, FeedForward, Matrices, NO_ROW, Noise, Routes, Segment, Tokens,
+};
 use rayon::prelude::*;
 
 /// Calls `f` with the number and the elements of chunks of `size` elements.
