@@ -1,12 +1,12 @@
 //! Figure: what each value of a setting came to where an experiment runs a grid of them, all else equal: above all the
 //! learning rate. (Searches of `parsimony tune` are drawn by [`sensitivity`](super::sensitivity).)
 
-use super::accuracy_time::capitalized;
 use super::axes::{Quantity, Scale, range};
 use super::curves::{Curve, End, median};
 use super::figure::{Axis, Heading};
 use super::groups::{Dataset, Model, Series};
 use super::lines::{Line, LineFigure, Panel};
+use super::quality_time::capitalized;
 use super::runs::{CellResult, Status};
 use super::scene::Scene;
 use super::style::series_style;

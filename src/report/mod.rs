@@ -4,7 +4,6 @@
 //! It knows a run by its files alone (docs/file-formats.md) and never reaches into what produced them. [`runs::load`]
 //! reads a folder; [`figures`] lays the figures out; [`write_report`] writes everything; [`summary`] prints tables.
 
-mod accuracy_time;
 mod axes;
 pub mod compare;
 mod curves;
@@ -18,8 +17,10 @@ mod html;
 mod labels;
 pub mod ledger;
 mod lines;
+mod measure;
 mod parameters;
 mod profile;
+mod quality_time;
 pub mod runs;
 pub mod scene;
 pub mod sensitivity;
@@ -41,6 +42,7 @@ use crate::claim::Verdict;
 use crate::error::{Error, Result};
 use figure::Heading;
 use groups::Dataset;
+use measure::Measure;
 use scene::Scene;
 use std::fmt::Write as _;
 use std::fs;
@@ -49,7 +51,8 @@ use std::path::{Path, PathBuf};
 /// A figure that is ready to be drawn, or why there is none.
 #[derive(Debug, Clone)]
 pub struct Figure {
-    /// The file's name without its ending: `accuracy-time`, followed by the dataset where there are several.
+    /// The file's name without its ending: `accuracy-time` or, where another number tells how good a fit is, for instance
+    /// `bits-time`; followed by the dataset where there are several.
     pub name: String,
     /// What it shows, in a few words.
     pub caption: String,
@@ -57,9 +60,9 @@ pub struct Figure {
     pub scene: Result<Scene, String>,
 }
 
-/// The figures of each dataset: accuracy versus time, suboptimality versus passes, accuracy versus parameters and, where
-/// they differ from these, versus those that are active for a row, accuracy versus resident bytes, time to target, and a
-/// figure of each setting of which a grid was run. And one of all datasets where several problems have a target: the
+/// The figures of each dataset: accuracy, or what tells how good a fit is where that does not, versus time, versus parameters
+/// and, where they differ from these, versus those that are active for a row, and versus resident bytes; suboptimality versus
+/// passes, time to target, and a figure of each setting of which a grid was run. And one of all datasets where several problems have a target: the
 /// performance profile.
 #[must_use]
 pub fn figures(runs: &Runs) -> Vec<Figure> {
@@ -72,10 +75,14 @@ pub fn figures(runs: &Runs) -> Vec<Figure> {
         let mut add = |name: &str, caption: &str, scene| {
             figures.push(Figure { name: format!("{name}{suffix}"), caption: format!("{caption}{on}"), scene });
         };
-        add("accuracy-time", "Test accuracy versus training time", accuracy_time::draw(&heading, dataset));
+        let measure = Measure::of(dataset);
+        let name = |ending: &str| format!("{}-{ending}", measure.stem);
+        let versus = |words: &str| format!("{} versus {words}", measure.caption);
+        add(&name("time"), &versus("training time"), quality_time::draw(&heading, dataset, measure));
         add("suboptimality", "Training objective versus data passes", suboptimality::draw(&heading, dataset, runs));
         for size in parameters::sizes(dataset) {
-            add(size.figure(), size.caption(), parameters::draw(&heading, dataset, size));
+            let scene = parameters::draw(&heading, dataset, size, measure);
+            add(&name(size.ending()), &versus(size.words()), scene);
         }
         add("time-to-target", "Training time to the target", time_to_target::draw(&heading, dataset));
         for setting in grid::settings(dataset) {

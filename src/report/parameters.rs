@@ -1,20 +1,21 @@
-//! Figure: accuracy on the test rows versus size, with the Pareto front: the cells which no other beats with the same size or
+//! Figure: how good a fit is (see [`Measure`]) versus size, with the Pareto front: the cells which no other beats with the same size or
 //! a smaller one. A size is the number of parameters in all, of those active for one row, or the bytes that are resident
 //! while training: parameters and optimizer state.
 
-use super::accuracy_time::capitalized;
 use super::axes::{Quantity, Scale, range};
 use super::curves::median;
 use super::figure::{self, Axis, Grid, Heading, Key, MARGIN, SMALL, TickLabels};
 use super::font::{self, Weight};
 use super::groups::{self, Dataset};
 use super::labels::{self, Obstacles, Request};
+use super::measure::Measure;
+use super::quality_time::capitalized;
 use super::runs::{CellResult, Status};
 use super::scene::{Anchor, Point, Rect, Scene};
 use super::style::{Color, Dash, SeriesStyle};
 use super::units;
 
-/// What accuracy is bought with.
+/// What quality is bought with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
     /// Parameters in all.
@@ -26,23 +27,23 @@ pub enum Size {
 }
 
 impl Size {
-    /// The figure's name.
+    /// How the figure's name ends.
     #[must_use]
-    pub fn figure(self) -> &'static str {
+    pub fn ending(self) -> &'static str {
         match self {
-            Self::Total => "accuracy-parameters",
-            Self::Active => "accuracy-active",
-            Self::Resident => "accuracy-resident",
+            Self::Total => "parameters",
+            Self::Active => "active",
+            Self::Resident => "resident",
         }
     }
 
-    /// What the figure shows.
+    /// It in words.
     #[must_use]
-    pub fn caption(self) -> &'static str {
+    pub fn words(self) -> &'static str {
         match self {
-            Self::Total => "Test accuracy versus parameters",
-            Self::Active => "Test accuracy versus parameters active for one row",
-            Self::Resident => "Test accuracy versus resident bytes",
+            Self::Total => "parameters",
+            Self::Active => "parameters active for one row",
+            Self::Resident => "resident bytes",
         }
     }
 
@@ -88,8 +89,8 @@ struct Dot {
     style: SeriesStyle,
     size: f64,
     nonzero: Option<f64>,
-    accuracy: f64,
-    /// Smallest and largest accuracy over seeds.
+    value: f64,
+    /// Smallest and largest value over seeds.
     spread: (f64, f64),
 }
 
@@ -100,17 +101,18 @@ const DODGE: f64 = 14.0;
 ///
 /// # Errors
 /// A sentence that says what is missing.
-pub fn draw(heading: &Heading, dataset: &Dataset<'_>, size: Size) -> Result<Scene, String> {
-    let dots = dots(dataset, size);
+pub fn draw(heading: &Heading, dataset: &Dataset<'_>, size: Size, measure: &Measure) -> Result<Scene, String> {
+    let dots = dots(dataset, size, measure);
     let Some((lowest, highest)) = range(dots.iter().flat_map(|dot| [dot.spread.0, dot.spread.1])) else {
-        return Err("no finished cell has both a test accuracy and a size".to_owned());
+        return Err(format!("no finished cell has both a {} and a size", measure.column.replace('_', " ")));
     };
     let counts = dots.iter().flat_map(|dot| [Some(dot.size), dot.nonzero]).flatten();
     let Some(scale) = Scale::log_around(counts, 0.12) else {
         return Err("no finished cell has parameters to count".to_owned());
     };
-    let lacking = (0.02 - (highest - lowest)).max(0.0) / 2.0;
-    let margin = 0.1 * (highest - lowest).max(0.02);
+    let least = measure.least_span([lowest, highest].into_iter());
+    let lacking = (least - (highest - lowest)).max(0.0) / 2.0;
+    let margin = 0.1 * (highest - lowest).max(least);
     let y_scale = Scale::Linear { low: lowest - lacking - margin, high: highest + lacking + margin };
 
     let mut scene = Scene::new(820.0, &heading.title);
@@ -135,7 +137,7 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>, size: Size) -> Result<Scen
     // Of bytes, whose sizes differ little from one another, a shift would tell of sizes that are none.
     let dodge = if size == Size::Resident { 0.0 } else { DODGE };
     let places = places(&dots, &rect, (&scale, &y_scale), dodge);
-    let front = front(&dots);
+    let front = front(&dots, measure);
     let mut obstacles = Obstacles::default();
     let mut route: Vec<Point> = Vec::new();
     for index in &front {
@@ -159,7 +161,7 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>, size: Size) -> Result<Scen
         obstacles.lines.push(bar.to_vec());
         obstacles.boxes.push(Rect::new(at.0, at.1, at.0, at.1).grown(6.0));
         if let Some(nonzero) = dot.nonzero {
-            let hollow = figure::at(&rect, &scale, &y_scale, (nonzero, dot.accuracy));
+            let hollow = figure::at(&rect, &scale, &y_scale, (nonzero, dot.value));
             scene.line(hollow, *at, dot.style.color.tint(0.6), 1.2);
             scene.marker(dot.style.marker, hollow, 4.0, dot.style.color, true);
             obstacles.boxes.push(Rect::new(hollow.0, hollow.1, at.0, at.1).grown(6.0));
@@ -175,7 +177,7 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>, size: Size) -> Result<Scen
     let at = (key_end.0 + 21.0, key_end.1 + SMALL * 0.36);
     scene.text("Pareto front", at, Anchor::Start, SMALL, Weight::Regular, Color::INK);
 
-    let below = figure::axis_titles(&mut scene, &grid, &x.title, "Test accuracy", tick_labels);
+    let below = figure::axis_titles(&mut scene, &grid, &x.title, measure.title, tick_labels);
     let replicates = capitalized(&groups::replicates(&dataset.models));
     let crowded = dots.iter().enumerate().any(|(index, dot)| dots[..index].iter().any(|other| other.size == dot.size));
     let beside = if crowded && dodge > 0.0 { " Markers side by side are of equal size." } else { "" };
@@ -189,7 +191,7 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>, size: Size) -> Result<Scen
 }
 
 /// The medians over cells that ended with an answer: finished ones and those that ran out of time.
-fn dots(dataset: &Dataset<'_>, size: Size) -> Vec<Dot> {
+fn dots(dataset: &Dataset<'_>, size: Size, measure: &Measure) -> Vec<Dot> {
     let mut dots = Vec::new();
     for model in &dataset.models {
         for series in &model.series {
@@ -197,9 +199,9 @@ fn dots(dataset: &Dataset<'_>, size: Size) -> Vec<Dot> {
                 let ended = |status| matches!(status, Status::Finished | Status::TimedOut);
                 series.cells.iter().map(|cell| &cell.result).filter(move |result| ended(result.status))
             };
-            let accuracies = || answered().filter_map(|result| result.test_accuracy);
+            let values = || answered().filter_map(measure.value);
             let own = median(answered().filter_map(|result| size.of(result)));
-            let (Some(accuracy), Some(spread), Some(own)) = (median(accuracies()), range(accuracies()), own) else {
+            let (Some(value), Some(spread), Some(own)) = (median(values()), range(values()), own) else {
                 continue;
             };
             let nonzero = median(answered().filter_map(|result| result.parameters_nonzero).map(|count| count as f64));
@@ -210,7 +212,7 @@ fn dots(dataset: &Dataset<'_>, size: Size) -> Vec<Dot> {
                 size: own,
                 // A few zeros are chance; many are the point of the method.
                 nonzero: nonzero.filter(|nonzero| size == Size::Total && *nonzero >= 1.0 && *nonzero < 0.95 * own),
-                accuracy,
+                value,
                 spread,
             });
         }
@@ -226,7 +228,7 @@ fn places(dots: &[Dot], rect: &Rect, (x, y): (&Scale, &Scale), dodge: f64) -> Ve
             let equal = |other: &&Dot| other.size == dot.size;
             let before = dots[..index].iter().filter(equal).count() as f64;
             let all = dots.iter().filter(equal).count() as f64;
-            let at = figure::at(rect, x, y, (dot.size, dot.accuracy));
+            let at = figure::at(rect, x, y, (dot.size, dot.value));
             let step = dodge.min(90.0 / all);
             (at.0 + step * (before - (all - 1.0) / 2.0), at.1)
         })
@@ -234,16 +236,17 @@ fn places(dots: &[Dot], rect: &Rect, (x, y): (&Scale, &Scale), dodge: f64) -> Ve
 }
 
 /// The indices of the Pareto front, with increasing numbers of parameters.
-fn front(dots: &[Dot]) -> Vec<usize> {
+fn front(dots: &[Dot], measure: &Measure) -> Vec<usize> {
     let mut order: Vec<usize> = (0..dots.len()).collect();
     order.sort_by(|one, other| {
         let (one, other) = (&dots[*one], &dots[*other]);
-        one.size.total_cmp(&other.size).then(other.accuracy.total_cmp(&one.accuracy))
+        one.size.total_cmp(&other.size).then(measure.upwards(other.value).total_cmp(&measure.upwards(one.value)))
     });
     let mut best = f64::NEG_INFINITY;
     order.retain(|index| {
-        let better = dots[*index].accuracy > best;
-        best = best.max(dots[*index].accuracy);
+        let value = measure.upwards(dots[*index].value);
+        let better = value > best;
+        best = best.max(value);
         better
     });
     order
@@ -300,20 +303,23 @@ fn name_models(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::measure::ACCURACY;
     use crate::report::style::series_style;
 
     #[test]
     fn the_front_holds_only_what_nothing_smaller_or_equal_beats() {
-        let dot = |size: f64, accuracy: f64| Dot {
+        let dot = |size: f64, value: f64| Dot {
             model: String::new(),
             series: String::new(),
             style: series_style(0),
             size,
             nonzero: None,
-            accuracy,
-            spread: (accuracy, accuracy),
+            value,
+            spread: (value, value),
         };
         let dots = [dot(57.0, 0.66), dot(29.0, 0.64), dot(29.0, 0.63), dot(100.0, 0.65), dot(435.0, 0.67)];
-        assert_eq!(front(&dots), [1, 0, 4]);
+        let [rising, falling] = [true, false].map(|rises| Measure { rises, ..ACCURACY });
+        assert_eq!(front(&dots, &rising), [1, 0, 4]);
+        assert_eq!(front(&dots, &falling), [2]);
     }
 }

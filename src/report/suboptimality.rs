@@ -2,12 +2,12 @@
 //!
 //! The smallest value comes from the reference solve. Where no problem has one, the objective itself is drawn.
 
-use super::accuracy_time::capitalized;
 use super::axes::{Quantity, Scale, range};
 use super::curves::{Curve, End};
 use super::figure::{Axis, Heading};
 use super::groups::{self, Dataset};
 use super::lines::{Line, LineFigure, Panel};
+use super::quality_time::capitalized;
 use super::runs::{Cell, Runs};
 use super::scene::Scene;
 use super::units;

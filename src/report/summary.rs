@@ -190,7 +190,7 @@ fn part(runs: &Runs, dataset: &Dataset<'_>, model: &Model<'_>, all: bool) -> Par
         } else {
             ""
         };
-        notes.push(format!("{}{spread}.", super::accuracy_time::capitalized(&groups::replicates([model]))));
+        notes.push(format!("{}{spread}.", super::quality_time::capitalized(&groups::replicates([model]))));
     }
     if let Some(target) = model.cells().find_map(|cell| cell.config.target.as_ref()) {
         let value = units::significant(target.value, 4);

@@ -1,11 +1,11 @@
 //! Figure: seconds of training until the target was first reached, one row per series; a miss is infinity, at the right.
 
-use super::accuracy_time::capitalized;
 use super::axes::{Quantity, Scale};
 use super::curves::median;
 use super::figure::{self, Axis, Grid, Heading, MARGIN, NORMAL, SMALL, TickLabels};
 use super::font::{self, Weight};
 use super::groups::{self, Dataset, Model, Series};
+use super::quality_time::capitalized;
 use super::runs::{Cell, Target};
 use super::scene::{Anchor, Rect, Scene};
 use super::style::Color;

@@ -1,10 +1,11 @@
-//! Figure: accuracy on the test rows versus seconds of training, on a logarithmic axis.
+//! Figure: how good a fit is (see [`Measure`]) versus seconds of training, on a logarithmic axis.
 
 use super::axes::{Quantity, Scale, range};
 use super::curves::{Curve, End};
 use super::figure::{Axis, Heading};
 use super::groups::{self, Dataset};
 use super::lines::{Line, LineFigure, Panel};
+use super::measure::Measure;
 use super::scene::Scene;
 use super::units;
 
@@ -12,23 +13,22 @@ use super::units;
 ///
 /// # Errors
 /// A sentence that says what is missing.
-pub fn draw(heading: &Heading, dataset: &Dataset<'_>) -> Result<Scene, String> {
+pub fn draw(heading: &Heading, dataset: &Dataset<'_>, measure: &Measure) -> Result<Scene, String> {
     const X: &str = "train_seconds";
-    const Y: &str = "test_accuracy";
     let mut panels = Vec::new();
     for model in &dataset.models {
         let lines: Vec<Line> = model
             .series
             .iter()
             .map(|series| {
-                let curves = series.cells.iter().map(|cell| Curve::of(cell, X, Y)).collect();
-                Line::new(&series.name, series.style, curves, f64::NEG_INFINITY, true)
+                let curves = series.cells.iter().map(|cell| Curve::of(cell, X, measure.column)).collect();
+                Line::new(&series.name, series.style, curves, measure.worst(), true)
             })
             .collect();
         panels.push(Panel { title: model.name.clone(), lines, y: Scale::Linear { low: 0.0, high: 1.0 } });
     }
     if panels.iter().flat_map(|panel| &panel.lines).all(|line| line.points().next().is_none()) {
-        return Err("no cell recorded the accuracy on test rows".to_owned());
+        return Err(format!("no cell recorded the {} while it ran", measure.column.replace('_', " ")));
     }
     // The row before the first step has no place on a logarithmic axis, however long its clock ran.
     let seconds = dataset.cells().flat_map(|cell| {
@@ -39,14 +39,14 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>) -> Result<Scene, String> {
     let Some(scale) = Scale::log_around(seconds, 0.02) else {
         return Err("no cell recorded a step with its time".to_owned());
     };
-    let spans: Vec<Span> = panels.iter().map(|panel| span(&panel.lines)).collect();
+    let spans: Vec<Span> = panels.iter().map(|panel| span(&panel.lines, measure)).collect();
     let all = Span::union(&spans);
     // Panels share an axis unless one of them would be squeezed to a fifth of it.
     let shared = spans.iter().all(|one| one.high - one.low >= 0.2 * (all.high - all.low));
     let mut clipped: Option<f64> = None;
     for (panel, one) in panels.iter_mut().zip(&spans) {
         let chosen = if shared { &all } else { one };
-        panel.y = Scale::Linear { low: chosen.low, high: chosen.high };
+        panel.y = chosen.scale(measure);
         if chosen.lowest < chosen.low {
             clipped = Some(clipped.map_or(chosen.lowest, |lowest| lowest.min(chosen.lowest)));
         }
@@ -56,16 +56,18 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>) -> Result<Scene, String> {
         capitalized(&groups::replicates(&dataset.models))
     )];
     if let Some(lowest) = clipped {
-        notes.push(format!("The accuracy axis is cut: curves start lower, down to {}.", units::significant(lowest, 3)));
+        let (side, way) = if measure.rises { ("lower", "down") } else { ("higher", "up") };
+        let start = units::significant(measure.upwards(lowest), 3);
+        notes.push(format!("The vertical axis is cut: curves start {side}, {way} to {start}."));
     }
     notes.extend(groups::endings(&dataset.models));
     let title = "Training time, without evaluation (logarithmic)".to_owned();
     let x = Axis { scale, quantity: Quantity::Seconds, title };
-    let y_title = "Test accuracy".to_owned();
+    let y_title = measure.title.to_owned();
     Ok(LineFigure { heading: heading.clone(), x, y_title, panels, notes }.scene())
 }
 
-/// What part of the accuracies an axis shows.
+/// What part of the values an axis shows, with the sign that makes more better.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     low: f64,
@@ -82,23 +84,32 @@ impl Span {
             lowest: all.lowest.min(one.lowest),
         })
     }
+
+    fn scale(&self, measure: &Measure) -> Scale {
+        let (one, other) = (measure.upwards(self.low), measure.upwards(self.high));
+        Scale::Linear { low: one.min(other), high: one.max(other) }
+    }
 }
 
 const EMPTY: Span = Span { low: 0.0, high: 1.0, lowest: 0.0 };
 
 /// An axis on which differences are seen: it holds all final values and nine tenths of what was recorded after the first
 /// row. A bad start is cut off if showing it would take more than a third of the axis.
-fn span(lines: &[Line]) -> Span {
-    let Some((lowest, highest)) = range(lines.iter().flat_map(|line| line.points().map(|point| point.1))) else {
+fn span(lines: &[Line], measure: &Measure) -> Span {
+    let values = || lines.iter().flat_map(|line| line.points().map(|point| measure.upwards(point.1)));
+    let Some((lowest, highest)) = range(values()) else {
         return EMPTY;
     };
     let ends = lines.iter().flat_map(|line| {
-        line.curves.iter().filter(|curve| curve.end != End::Worst).filter_map(|curve| Some(curve.points.last()?.1))
+        line.curves
+            .iter()
+            .filter(|curve| curve.end != End::Worst)
+            .filter_map(|curve| Some(measure.upwards(curve.points.last()?.1)))
     });
     let mut later: Vec<f64> = lines
         .iter()
         .flat_map(|line| line.curves.iter().flat_map(|curve| curve.points.iter().skip(1)))
-        .map(|p| p.1)
+        .map(|p| measure.upwards(p.1))
         .collect();
     later.sort_by(f64::total_cmp);
     let tenth = later.get(later.len() / 10).copied().unwrap_or(lowest);
@@ -107,10 +118,10 @@ fn span(lines: &[Line]) -> Span {
     if low - lowest <= 0.5 * (highest - low) {
         low = lowest;
     }
-    // Even where all agree the axis spans at least two percentage points, so that noise does not look like news.
-    let (low, high) = if highest - low < 0.02 {
+    let least = measure.least_span(values().filter(|value| *value >= low));
+    let (low, high) = if highest - low < least {
         let middle = (highest + low) / 2.0;
-        (middle - 0.01, middle + 0.01)
+        (middle - least / 2.0, middle + least / 2.0)
     } else {
         (low, highest)
     };
