@@ -3,6 +3,7 @@
 #[path = "support/program.rs"]
 mod program;
 
+use polars::prelude::{ParquetReader, SerReader};
 use program::Place;
 use serde_json::Value;
 
@@ -27,6 +28,14 @@ fn a_switch_transformer_runs_is_traced_and_is_exported() {
         assert!(of(model)["parameters_active"].as_u64() < of(model)["parameters_total"].as_u64());
     }
     let id = |model: &str| of(model)["cell"].as_str().unwrap().to_owned();
+    // Of its numbers on the test part the file of test rows has every sequence's part.
+    let rows = std::fs::File::open(place.path().join(format!("runs/words/cells/{}/test_rows.parquet", id("both"))));
+    let rows = ParquetReader::new(rows.unwrap()).finish().unwrap();
+    let sum = |name: &str| -> f64 { rows.column(name).unwrap().f32().unwrap().iter().flatten().map(f64::from).sum() };
+    for name in ["bits_per_character", "grammar_loss", "fact_loss", "sum_loss"] {
+        let (ratio, expected) = (sum(name) / sum(&format!("{name}_weight")), &of("both")[format!("test_{name}")]);
+        assert!((ratio / expected.as_f64().unwrap() - 1.0).abs() < 1e-6, "{name}: {ratio}, not {expected}");
+    }
     place.succeed(&["export", &id("both"), "--out", "both"]);
     let config = std::fs::read_to_string(place.path().join("both/config.json")).unwrap();
     let config: Value = serde_json::from_str(&config).unwrap();

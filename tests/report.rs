@@ -307,7 +307,10 @@ fn odd_runs_are_drawn_as_far_as_they_go_and_say_what_is_missing() {
     let (_folder, runs) = load(&untested, None);
     let (drawn, page) = draw("untested", &runs);
     assert_eq!(drawn, ["suboptimality"]);
-    assert!(page.contains("no cell recorded the accuracy on test rows") && page.contains("sets no target"), "{page}");
+    assert!(
+        page.contains("no cell recorded the test accuracy while it ran") && page.contains("sets no target"),
+        "{page}"
+    );
 }
 
 #[test]

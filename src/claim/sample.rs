@@ -83,6 +83,8 @@ pub struct Observation {
     pub row_losses: Option<Vec<f32>>,
     /// Which of its test rows are right.
     pub row_correct: Option<Vec<bool>>,
+    /// Of numbers that are a sum over test rows divided by another, by their names without `test_`: what every row adds to both.
+    pub row_ratios: BTreeMap<String, [Vec<f32>; 2]>,
 }
 
 impl Observation {
@@ -103,48 +105,51 @@ impl Observation {
     }
 }
 
-/// Sums of a metric over blocks of a cell's test rows.
+/// Sums of a metric over blocks of a cell's test rows, and what they are divided by: the number of rows, or a weight.
 #[derive(Debug, Clone)]
 struct Blocks {
     sums: Vec<f64>,
-    rows: Vec<f64>,
+    weights: Vec<f64>,
 }
 
 impl Blocks {
-    fn new(count: usize, value: impl Fn(usize) -> f64) -> Self {
+    fn new(count: usize, value: impl Fn(usize) -> f64, weight: impl Fn(usize) -> f64) -> Self {
         let blocks = BLOCKS.min(count);
         let bound = |block: usize| block * count / blocks.max(1);
-        let (mut sums, mut rows) = (Vec::with_capacity(blocks), Vec::with_capacity(blocks));
+        let (mut sums, mut weights) = (Vec::with_capacity(blocks), Vec::with_capacity(blocks));
         for block in 0..blocks {
             sums.push((bound(block)..bound(block + 1)).map(&value).sum());
-            rows.push((bound(block + 1) - bound(block)) as f64);
+            weights.push((bound(block)..bound(block + 1)).map(&weight).sum());
         }
-        Self { sums, rows }
+        Self { sums, weights }
     }
 
     fn of(observation: &Observation, metric: &Metric) -> Option<Self> {
         match metric.name {
             "test_loss" => {
                 let losses = observation.row_losses.as_ref().filter(|rows| !rows.is_empty())?;
-                Some(Self::new(losses.len(), |row| f64::from(losses[row])))
+                Some(Self::new(losses.len(), |row| f64::from(losses[row]), |_| 1.0))
             }
             "test_accuracy" => {
                 let correct = observation.row_correct.as_ref().filter(|rows| !rows.is_empty())?;
-                Some(Self::new(correct.len(), |row| f64::from(u8::from(correct[row]))))
+                Some(Self::new(correct.len(), |row| f64::from(u8::from(correct[row])), |_| 1.0))
             }
-            _ => None,
+            name => {
+                let [parts, weights] = observation.row_ratios.get(name.strip_prefix("test_")?)?;
+                Some(Self::new(parts.len(), |row| f64::from(parts[row]), |row| f64::from(weights[row])))
+            }
         }
     }
 
     /// The mean over rows with each block counted so many times, and with `more` in the sum.
     fn mean(&self, counts: &[u16], more: f64) -> f64 {
-        let (mut sum, mut rows) = (more, 0.0);
-        for ((&count, &own), &size) in counts.iter().zip(&self.sums).zip(&self.rows) {
+        let (mut sum, mut weights) = (more, 0.0);
+        for ((&count, &own), &weight) in counts.iter().zip(&self.sums).zip(&self.weights) {
             let count = f64::from(count);
             sum += count * own;
-            rows += count * size;
+            weights += count * weight;
         }
-        sum / rows
+        sum / weights
     }
 }
 
@@ -615,11 +620,15 @@ mod tests {
 
     #[test]
     fn blocks_hold_every_row_once() {
-        let blocks = Blocks::new(2503, |row| row as f64);
+        let blocks = Blocks::new(2503, |row| row as f64, |_| 1.0);
         assert_eq!(blocks.sums.len(), BLOCKS);
-        assert_eq!(blocks.rows.iter().sum::<f64>(), 2503.0);
+        assert_eq!(blocks.weights.iter().sum::<f64>(), 2503.0);
         assert!((blocks.mean(&vec![1; BLOCKS], 0.0) - 1251.0).abs() < 1e-9);
         assert!((blocks.mean(&vec![1; BLOCKS], 5006.0) - 1253.0).abs() < 1e-9);
+        // A row of weight zero does not count, one that is drawn twice counts with its weight.
+        let blocks = Blocks::new(3, |row| [0.0, 1.0, 6.0][row], |row| [0.0, 1.0, 2.0][row]);
+        assert_eq!(blocks.mean(&[1, 1, 1], 0.0), 7.0 / 3.0);
+        assert_eq!(blocks.mean(&[2, 0, 2], 0.0), 3.0);
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Model for Unigram {
         Ok(self.sum(parameters, split).evaluation())
     }
     fn row_outcomes(&self, parameters: &Vector, split: Split) -> Result<Option<RowOutcomes>> {
-        Ok(Some(RowOutcomes { loss: self.sum(parameters, split).rows().to_vec(), correct: None }))
+        Ok(Some(self.sum(parameters, split).row_outcomes()))
     }
     fn objective(&self, parameters: &Vector) -> Result<(f64, Option<f64>)> {
         Ok((self.evaluate(parameters, Split::Train)?.loss.unwrap_or(f64::NAN), None))

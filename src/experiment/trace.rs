@@ -117,6 +117,10 @@ pub fn write_row_outcomes(path: &Path, rows: RowOutcomes) -> Result<()> {
     let count = rows.loss.len();
     let mut columns: Vec<Column> = vec![Series::new("loss".into(), rows.loss).into()];
     columns.extend(rows.correct.map(|correct| Column::from(Series::new("correct".into(), correct))));
+    for ratio in rows.ratios {
+        columns.push(Series::new(ratio.metric.into(), ratio.parts).into());
+        columns.push(Series::new(format!("{}_weight", ratio.metric).into(), ratio.weights).into());
+    }
     let frame = DataFrame::new(count, columns).map_err(|error| refused(path, &error))?;
     write_frame(path, frame)
 }

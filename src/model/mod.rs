@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 pub use inspection::{Coefficient, Held, Inspection, RowStatistics, Separability};
-pub use rows::RowOutcomes;
+pub use rows::{RowOutcomes, RowRatio};
 pub use text::{TextData, TokenLosses};
 
 /// The data a model of a table is built on: its splits. What a language model is built on is [`TextData`].

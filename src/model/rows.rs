@@ -1,5 +1,5 @@
-//! Which rows a question is about, and what single rows come to: the loss of each and whether its class is right. The
-//! means over rows are what
+//! Which rows a question is about, and what single rows come to: the loss of each, whether its class is right, and what other
+//! numbers are made of. The means over rows are what
 //! [`Evaluation`](super::Evaluation) holds; paired comparisons of fits need the rows themselves.
 
 use crate::device::Selection;
@@ -21,13 +21,29 @@ pub struct RowOutcomes {
     pub loss: Vec<f32>,
     /// Whether the most probable class is right; absent where the target is a real number.
     pub correct: Option<Vec<bool>>,
+    /// What other numbers of [`Evaluation`](super::Evaluation) are made of.
+    pub ratios: Vec<RowRatio>,
+}
+
+/// A number that is the sum of the rows' parts divided by the sum of their weights.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RowRatio {
+    /// Its name in [`Evaluation`](super::Evaluation).
+    pub metric: &'static str,
+    /// What every row adds to the sum.
+    pub parts: Vec<f32>,
+    /// And to what it is divided by.
+    pub weights: Vec<f32>,
 }
 
 impl RowOutcomes {
     /// Outcomes of rows one after another: `row(i)` is the loss of row `i` and whether its class is right.
     pub(super) fn collect(rows: usize, has_classes: bool, row: impl Fn(usize) -> (f64, bool)) -> Self {
-        let mut outcomes =
-            Self { loss: Vec::with_capacity(rows), correct: has_classes.then(|| Vec::with_capacity(rows)) };
+        let mut outcomes = Self {
+            loss: Vec::with_capacity(rows),
+            correct: has_classes.then(|| Vec::with_capacity(rows)),
+            ratios: Vec::new(),
+        };
         for i in 0..rows {
             let (loss, correct) = row(i);
             outcomes.loss.push(loss as f32);

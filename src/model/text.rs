@@ -4,7 +4,7 @@
 //! per character are the bits of all predicted tokens divided by the characters that these are, so that models of characters,
 //! bytes and words are compared on one scale.
 
-use super::{Evaluation, Split};
+use super::{Evaluation, RowOutcomes, RowRatio, Split};
 use crate::data::small_language::KINDS;
 use crate::data::{Corpus, Sequences};
 use crate::error::Result;
@@ -57,8 +57,18 @@ pub struct TokenLosses {
     /// Kinds and characters of the tokens of the sequence at hand.
     own: Vec<u8>,
     widths: Vec<u8>,
-    /// Mean loss of each sequence, in the order in which they were added.
-    rows: Vec<f32>,
+    /// Each sequence, in the order in which they were added.
+    rows: Vec<RowLosses>,
+}
+
+/// Losses of one sequence.
+#[derive(Debug, Clone, Copy, Default)]
+struct RowLosses {
+    nats: f64,
+    tokens: u64,
+    characters: u64,
+    /// Nats and tokens of each kind.
+    kinds: [(f64, u64); KINDS.len()],
 }
 
 impl TokenLosses {
@@ -78,18 +88,20 @@ impl TokenLosses {
         self.widths.resize(length, 0);
         self.has_kinds = sequences.read_kinds(sequence, &mut self.own);
         sequences.read_widths(sequence, &mut self.widths);
-        let (mut sum, mut count) = (0.0, 0);
+        let mut row = RowLosses::default();
         for (place, loss, is_right) in losses {
-            let loss = f64::from(loss);
-            (sum, count) = (sum + loss, count + 1);
+            let (loss, kind) = (f64::from(loss), usize::from(self.own[place]));
+            (row.nats, row.tokens) = (row.nats + loss, row.tokens + 1);
             self.right += u64::from(is_right);
-            self.characters += u64::from(self.widths[place]);
-            let (nats, tokens) = &mut self.kinds[usize::from(self.own[place])];
-            (*nats, *tokens) = (*nats + loss, *tokens + 1);
+            row.characters += u64::from(self.widths[place]);
+            for (nats, tokens) in [&mut self.kinds[kind], &mut row.kinds[kind]] {
+                (*nats, *tokens) = (*nats + loss, *tokens + 1);
+            }
         }
-        self.nats += sum;
-        self.tokens += count;
-        self.rows.push((sum / count.max(1) as f64) as f32);
+        self.nats += row.nats;
+        self.tokens += row.tokens;
+        self.characters += row.characters;
+        self.rows.push(row);
     }
 
     /// What they come to; nothing without any.
@@ -114,10 +126,22 @@ impl TokenLosses {
         }
     }
 
-    /// The mean loss of each sequence.
+    /// Each sequence as a row: the mean loss of its tokens, and its part in the other numbers.
     #[must_use]
-    pub fn rows(&self) -> &[f32] {
-        &self.rows
+    pub fn row_outcomes(&self) -> RowOutcomes {
+        let ratio = |metric, part: &dyn Fn(&RowLosses) -> (f64, u64)| {
+            let (parts, weights) =
+                self.rows.iter().map(part).map(|(nats, weight)| (nats as f32, weight as f32)).unzip();
+            RowRatio { metric, parts, weights }
+        };
+        let bits = |row: &RowLosses| (row.nats / std::f64::consts::LN_2, row.characters);
+        let mut ratios = vec![ratio("bits_per_character", &bits)];
+        if self.has_kinds {
+            let names = ["grammar_loss", "fact_loss", "sum_loss"];
+            ratios.extend(names.into_iter().enumerate().map(|(kind, name)| ratio(name, &|row| row.kinds[kind])));
+        }
+        let loss = self.rows.iter().map(|row| (row.nats / row.tokens.max(1) as f64) as f32).collect();
+        RowOutcomes { loss, correct: None, ratios }
     }
 }
 
@@ -150,7 +174,7 @@ mod tests {
             let found = losses.evaluation();
             assert!((found.bits_per_character.unwrap() - 1.0).abs() < 1e-6, "{found:?}");
             assert_eq!((found.accuracy, found.fact_loss), (Some(0.5), None));
-            assert_eq!(losses.rows(), [nats as f32; 6]);
+            assert_eq!(losses.row_outcomes().loss, [nats as f32; 6]);
         }
     }
 
@@ -168,6 +192,12 @@ mod tests {
         }
         let found = losses.evaluation();
         assert_eq!([found.grammar_loss, found.fact_loss, found.sum_loss], [Some(1.0), Some(2.0), Some(3.0)]);
+        // The numbers of sequences come to the same.
+        let rows = losses.row_outcomes();
+        for (metric, expected) in [("grammar_loss", 1.0), ("fact_loss", 2.0), ("sum_loss", 3.0)] {
+            let of = rows.ratios.iter().find(|ratio| ratio.metric == metric).unwrap();
+            assert_eq!(of.parts.iter().sum::<f32>() / of.weights.iter().sum::<f32>(), expected, "{metric}");
+        }
         assert_eq!(TokenLosses::default().evaluation(), Evaluation::default());
     }
 

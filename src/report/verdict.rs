@@ -105,11 +105,19 @@ fn read_rows(path: &Path, observation: &mut Observation) -> Result<()> {
     let file = File::open(path).map_err(Error::io(path, "read"))?;
     let unreadable = |error: polars::error::PolarsError| damaged(path, format!("not readable as Parquet: {error}"));
     let frame = ParquetReader::new(file).finish().map_err(unreadable)?;
-    let losses = frame.column("loss").and_then(|column| column.f32()).map_err(unreadable)?;
-    observation.row_losses = Some(losses.iter().map(|loss| loss.unwrap_or(f32::NAN)).collect());
     if let Ok(correct) = frame.column("correct") {
         let correct = correct.bool().map_err(unreadable)?;
         observation.row_correct = Some(correct.iter().map(|correct| correct == Some(true)).collect());
+    }
+    let numbers = |name: &str| -> Result<Vec<f32>> {
+        let column = frame.column(name).and_then(|column| column.f32()).map_err(unreadable)?;
+        Ok(column.iter().map(|number| number.unwrap_or(f32::NAN)).collect())
+    };
+    observation.row_losses = Some(numbers("loss")?);
+    for name in frame.get_column_names() {
+        if let Some(metric) = name.strip_suffix("_weight") {
+            observation.row_ratios.insert(metric.to_owned(), [numbers(metric)?, numbers(name)?]);
+        }
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ mod passes;
 mod predictor;
 mod start;
 
-use super::rows::{RowOutcomes, selected};
+use super::rows::{RowOutcomes, RowRatio, selected};
 use super::{Build, Evaluation, Model, ModelData, ModelEntry, ParameterCounts, Split, Weights};
 use crate::data::{Examples, Standardization, Task};
 use crate::device::cpu::Cpu;
@@ -60,12 +60,14 @@ pub const SWITCH_LAYER: ModelEntry = ModelEntry {
 };
 
 /// What is known of a split before anything is fitted, in the layer's units, summed over rows.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Baseline {
     /// Squared distances of the targets from their mean in this split.
     variance: f64,
     /// Squared residuals of the best linear map of the training rows.
     linear: f64,
+    /// The same, row by row.
+    linear_rows: Vec<f32>,
 }
 
 /// A layer on data.
@@ -130,7 +132,7 @@ impl SwitchLayer {
             train: part(&data.train),
             validation: part(&data.validation),
             test: part(&data.test),
-            baselines: [Baseline::default(); 3],
+            baselines: Default::default(),
             columns: data.columns.clone(),
             inputs,
             outputs,
@@ -217,6 +219,9 @@ impl SwitchLayer {
             layer.device.blend(-1.0, residual.view_mut(0, outputs, columns), 1.0, y);
             let residual = residual.view(0, outputs, columns);
             baseline.linear += layer.device.inner(residual, residual);
+            let mut squares = layer.device.zeros(columns);
+            layer.device.column_dots(squares.view_mut(0, 1, columns), false, residual, residual);
+            baseline.linear_rows.extend(layer.device.download(squares.view(0, 1, columns)));
         }
         let n = rows.max(1) as f64;
         baseline.variance = squares - means.iter().map(|sum| sum * sum / n).sum::<f64>();
@@ -313,7 +318,7 @@ impl Model for SwitchLayer {
             return Ok(Evaluation::default());
         }
         let loss = self.layer.loss(parameters.array(), part, Selection::Range(0, part.rows())).loss;
-        let Baseline { variance, linear } = self.baselines[split as usize];
+        let &Baseline { variance, linear, .. } = &self.baselines[split as usize];
         let share = |of: f64| (of > 0.0).then(|| 1.0 - 2.0 * loss / of);
         Ok(Evaluation {
             loss: Some(loss / rows),
@@ -330,7 +335,21 @@ impl Model for SwitchLayer {
             return Ok(None);
         }
         let losses = self.row_losses(part, parameters.array());
-        Ok(Some(RowOutcomes::collect(losses.len(), false, |row| (f64::from(losses[row]), false))))
+        let linear = &self.baselines[split as usize].linear_rows;
+        let unit = 2.0 * self.outputs.1.powi(2) as f32;
+        let ratios = vec![
+            RowRatio {
+                metric: "squared_error",
+                parts: losses.iter().map(|loss| unit * loss).collect(),
+                weights: vec![1.0; losses.len()],
+            },
+            RowRatio {
+                metric: "explained_beyond_linear",
+                parts: losses.iter().zip(linear).map(|(loss, linear)| linear - 2.0 * loss).collect(),
+                weights: linear.clone(),
+            },
+        ];
+        Ok(Some(RowOutcomes { loss: losses, correct: None, ratios }))
     }
 
     fn objective(&self, parameters: &Vector) -> Result<(f64, Option<f64>)> {

@@ -280,30 +280,37 @@ impl Transformer {
         let idle = (switch.experts - switch.top_k) * self.core.config.feed_forward_parameters();
         (self.core.layout.len() - idle * self.core.config.switch_layers()) as u64
     }
+
+    /// The losses of what is evaluated of a part of a text; `None` where the tokens are no text's.
+    fn token_losses(&self, parameters: &Vector, split: Split) -> Option<TokenLosses> {
+        let source = self.evaluated(split);
+        let text = source.text()?;
+        // The place within a sequence of what the first token read predicts.
+        let first = match self.core.config.kind() {
+            Kind::Encoder => 0,
+            Kind::Decoder => 1,
+            Kind::EncoderDecoder => self.core.lengths[0] + 1,
+        };
+        let (mut sums, mut row) = (TokenLosses::default(), 0);
+        self.for_results(parameters.array(), source, |batch, results, _| {
+            let each = batch.targets.len() / batch.sequences.max(1);
+            for start in (0..batch.targets.len()).step_by(each) {
+                let predicted = (0..each).filter(|i| batch.targets[start + i] != NO_ROW);
+                let of = |i: usize| (first + i, results.losses[start + i], results.correct[start + i]);
+                sums.add(text, row, predicted.map(of));
+                row += 1;
+            }
+        });
+        Some(sums)
+    }
 }
 
 impl Model for Transformer {
     fn evaluate(&self, parameters: &Vector, split: Split) -> Result<Evaluation> {
-        let source = self.evaluated(split);
-        if let Some(text) = source.text() {
-            // The place within a sequence of what the first token read predicts.
-            let first = match self.core.config.kind() {
-                Kind::Encoder => 0,
-                Kind::Decoder => 1,
-                Kind::EncoderDecoder => self.core.lengths[0] + 1,
-            };
-            let (mut sums, mut row) = (TokenLosses::default(), 0);
-            self.for_results(parameters.array(), source, |batch, results, _| {
-                let each = batch.targets.len() / batch.sequences.max(1);
-                for start in (0..batch.targets.len()).step_by(each) {
-                    let predicted = (0..each).filter(|i| batch.targets[start + i] != NO_ROW);
-                    let of = |i: usize| (first + i, results.losses[start + i], results.correct[start + i]);
-                    sums.add(text, row, predicted.map(of));
-                    row += 1;
-                }
-            });
-            return Ok(sums.evaluation());
+        if let Some(losses) = self.token_losses(parameters, split) {
+            return Ok(losses.evaluation());
         }
+        let source = self.evaluated(split);
         let (mut nats, mut right, mut predicted) = (0.0, 0, 0);
         self.for_results(parameters.array(), source, |batch, results, _| {
             nats += results.total();
@@ -315,6 +322,10 @@ impl Model for Transformer {
     }
 
     fn row_outcomes(&self, parameters: &Vector, split: Split) -> Result<Option<RowOutcomes>> {
+        if let Some(losses) = self.token_losses(parameters, split) {
+            let outcomes = losses.row_outcomes();
+            return Ok((!outcomes.loss.is_empty()).then_some(outcomes));
+        }
         let mut outcomes = RowOutcomes::default();
         self.for_results(parameters.array(), self.evaluated(split), |batch, results, _| {
             let each = batch.targets.len() / batch.sequences.max(1);
