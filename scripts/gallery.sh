@@ -15,7 +15,7 @@ products accuracy-parameters products
 large-batch time-to-target large-batch
 press accuracy-parameters press
 admm-starts-where-sgd-stops accuracy-time admm-starts-where-sgd-stops
-switch-vs-dense accuracy-parameters switch-vs-dense
+switch-vs-dense facts-parameters switch-vs-dense
 END
 }
 
