@@ -82,6 +82,8 @@ fn the_experiments_in_the_program_are_planned() {
         "higgs-network",
         "mnist-softmax",
         "mnist-mlp",
+        "admm-mnist",
+        "admm-as-published",
         "mnist-autoencoder",
         "hessian-free",
     ];

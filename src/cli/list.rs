@@ -13,6 +13,8 @@ pub const EXPERIMENTS: &[(&str, &str)] = &[
     ("higgs-sample", include_str!("../../experiments/higgs-sample.toml")),
     ("higgs-network", include_str!("../../experiments/higgs-network.toml")),
     ("admm-figure-2", include_str!("../../experiments/admm-figure-2.toml")),
+    ("admm-as-published", include_str!("../../experiments/admm-as-published.toml")),
+    ("admm-mnist", include_str!("../../experiments/admm-mnist.toml")),
     ("mnist-softmax", include_str!("../../experiments/mnist-softmax.toml")),
     ("mnist-mlp", include_str!("../../experiments/mnist-mlp.toml")),
     ("mnist-autoencoder", include_str!("../../experiments/mnist-autoencoder.toml")),
