@@ -130,10 +130,15 @@ fn transformers() -> Vec<[Vec<f64>; 3]> {
         feed_forward,
         ..presets::find(name).unwrap().config
     };
+    // Two choices with little room, losses of the router, all sequences routed together.
+    let mut routed = micro("micro-switch", FeedForward::Relu);
+    let switch = routed.switch.as_mut().unwrap();
+    (switch.top_k, switch.capacity_factor, switch.auxiliary_weight, switch.z_weight) = (2, 0.8, 0.02, 0.01);
     let configs = [
         micro("micro-decoder", FeedForward::Gelu),
         micro("micro-switch", FeedForward::Relu),
         micro("micro-encoder-decoder", FeedForward::Geglu),
+        routed,
     ];
     let mut held = HeldRows { context: 9, ..HeldRows::default() };
     for i in 0..5 * 9 {
@@ -146,7 +151,8 @@ fn transformers() -> Vec<[Vec<f64>; 3]> {
     let of = |config: Config| {
         let rows: Arc<dyn TokenRows> = Arc::new(held.clone());
         let parts = TokenParts { train: rows.clone(), evaluation: [rows.clone(), rows.clone(), rows] };
-        let model = Transformer::new(config, 9, 0, parts).unwrap();
+        let together = if config.switch.is_some_and(|switch| switch.top_k > 1) { 45 } else { 0 };
+        let model = Transformer::new(config, 9, together, parts).unwrap();
         let at = model.initial(&mut stream(5, Stream::Initialization));
         let (mut gradient, mut product) = (at.zeros_like(), at.zeros_like());
         let value = Gradient::value_and_gradient(&model, &at, Rows::All, &mut gradient).unwrap().value;

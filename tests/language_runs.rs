@@ -27,6 +27,11 @@ fn a_switch_transformer_runs_is_traced_and_is_exported() {
         assert!(loss < 4.5 && bits.unwrap() > 0.1, "{}", of(model));
         assert!(of(model)["parameters_active"].as_u64() < of(model)["parameters_total"].as_u64());
     }
+    // Figures tell of facts.
+    let drawn = place.succeed(&["report", "runs/words"]);
+    for name in ["facts-time.svg", "facts-parameters.svg", "facts-active.svg", "facts-resident.png"] {
+        assert!(drawn.contains(name) && !drawn.contains("accuracy-"), "{drawn}");
+    }
     let id = |model: &str| of(model)["cell"].as_str().unwrap().to_owned();
     // Of its numbers on the test part the file of test rows has every sequence's part.
     let rows = std::fs::File::open(place.path().join(format!("runs/words/cells/{}/test_rows.parquet", id("both"))));
@@ -62,6 +67,7 @@ fn what_cannot_be_is_refused_before_anything_runs() {
         ("context = 32", "context = 32\nd_kv = 7", "d_kv = 7"),
         ("context = 32", "context = 32\ncapacity_factor = 0.0001", "less than one of"),
         ("context = 32", "context = 32\ntop_k = 5", "top_k = 5 of 4"),
+        ("context = 32", "context = 3000", "too few for one sequence of context = 3000"),
         ("preset = 'micro-switch'", "preset = 'micro-decoder'\njitter = 0.1", "`jitter` belongs to Switch layers"),
     ] {
         place.write("bad.toml", with(from, to));
@@ -70,8 +76,29 @@ fn what_cannot_be_is_refused_before_anything_runs() {
         assert!(said.contains(expected), "{to}: {said}");
         assert!(!place.path().join("runs").exists(), "{to}: something ran");
     }
-    place.write("bad.toml", with("context = 32", "context = 3000"));
-    assert!(place.fail(3, &["run", "bad.toml"]).contains("too few for one sequence of context = 3000"));
+    // Of a grid what cannot be is skipped.
+    place.write("grid.toml", with("context = 32", "context = [32, 3000]"));
+    let plan = place.succeed(&["run", "grid.toml", "--dry-run"]);
+    assert!(plan.contains("2 cells in") && plan.contains("too few for one sequence"), "{plan}");
+}
+
+/// The loss on facts is known sequence by sequence: ten seeds settle an expectation about it.
+#[test]
+fn an_expectation_about_facts_is_judged() {
+    let place = Place::new();
+    let seeds = "seeds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\nclaim = 'facts'\nabout = 'any'\n";
+    let expectations = "[[expect]]\nthat = 'mean(switch.test_fact_loss) < 100'\n\
+                        [[expect]]\nthat = 'mean(switch.test_bits_per_character) > 100'\n";
+    let text = EXPERIMENT.replace("30 steps", "2 steps").replace("'adamw'\n", "'adamw'\nlabel = 'switch'\n");
+    let both = text.find("[[model]]\nname = 'transformer'\npreset = 'micro-encoder").unwrap();
+    let optimizer = text.find("[[optimizer]]").unwrap();
+    let text = format!("{seeds}{}{}{expectations}", &text[..both], &text[optimizer..]);
+    place.write("claim.toml", text);
+    let output = place.output(&["run", "claim.toml"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("holds         mean(switch.test_fact_loss) < 100"), "{said}");
+    assert!(said.contains("fails         mean(switch.test_bits_per_character) > 100"), "{said}");
+    assert!(said.contains("resampled over 10 seeds and"), "{said}");
 }
 
 /// 256 facts, each met about 85 times, are more than two layers of 4 hidden units hold; what experts add must hold more of them.

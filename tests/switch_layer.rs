@@ -266,6 +266,25 @@ fn squares_are_means_over_single_rows() {
     close("squares", &squares.to_host(), &expected, 1e-5);
 }
 
+/// What single test rows come to adds up to what is said of them all.
+#[test]
+fn numbers_of_test_rows_add_up_to_those_of_the_evaluation() {
+    let data = taught(700, 150);
+    let model = build(&data, &layer(3, 7, 0.01));
+    let at = start(&*model);
+    let all = model.evaluate(&at, Split::Test).unwrap();
+    let rows = model.row_outcomes(&at, Split::Test).unwrap().unwrap();
+    let sum = |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>();
+    let ratio = |metric: &str| {
+        let ratio = rows.ratios.iter().find(|ratio| ratio.metric == metric).unwrap();
+        assert_eq!((ratio.parts.len(), ratio.weights.len()), (150, 150));
+        sum(&ratio.parts) / sum(&ratio.weights)
+    };
+    assert!((sum(&rows.loss) / 150.0 / all.loss.unwrap() - 1.0).abs() < 1e-5);
+    assert!((ratio("squared_error") / all.squared_error.unwrap() - 1.0).abs() < 1e-5);
+    assert!((ratio("explained_beyond_linear") - all.explained_beyond_linear.unwrap()).abs() < 1e-5);
+}
+
 #[test]
 fn the_gradient_is_the_same_in_one_block_of_rows_and_in_several() {
     // 4,500 rows are one block, the same rows twice are two that are cut elsewhere: the shares of experts must be those of all.

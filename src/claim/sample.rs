@@ -135,10 +135,16 @@ impl Blocks {
                 Some(Self::new(correct.len(), |row| f64::from(u8::from(correct[row])), |_| 1.0))
             }
             name => {
-                let [parts, weights] = observation.row_ratios.get(name.strip_prefix("test_")?)?;
+                let ratio = observation.row_ratios.get(name.strip_prefix("test_")?);
+                let [parts, weights] = ratio.filter(|[parts, _]| !parts.is_empty())?;
                 Some(Self::new(parts.len(), |row| f64::from(parts[row]), |row| f64::from(weights[row])))
             }
         }
+    }
+
+    /// The share of blocks that weigh anything.
+    fn weighing(&self) -> f64 {
+        self.weights.iter().filter(|weight| **weight > 0.0).count() as f64 / self.weights.len().max(1) as f64
     }
 
     /// The mean over rows with each block counted so many times, and with `more` in the sum.
@@ -175,6 +181,8 @@ pub struct Sample {
     rows: Vec<usize>,
     /// Whether splits are folds, which hold different test rows.
     disjoint: bool,
+    /// The smallest share of blocks that weigh anything.
+    weighing: f64,
     /// Number of distinct series.
     series: usize,
     /// What is drawn.
@@ -217,6 +225,7 @@ impl Sample {
             splits: splits.len(),
             seeds: seeds.len().max(1),
             rows: vec![0; splits.len()],
+            weighing: 1.0,
             disjoint,
             series: series.len(),
             draws_seeds: false,
@@ -262,6 +271,7 @@ impl Sample {
                         sample.lacks.push("cells of one split have different test rows".to_owned());
                     }
                     *rows = (*rows).max(blocks.sums.len());
+                    sample.weighing = sample.weighing.min(blocks.weighing());
                 }
             }
             sample.columns.push(column);
@@ -308,8 +318,9 @@ impl Sample {
             let splits = counted(self.splits, "split");
             lack(format!("{} is known on {splits}, and not row by row; it takes {least}", metric.name));
         }
-        if wants_rows && column.blocks.iter().any(Option::is_none) {
-            lack(format!("the test rows of {name} are not stored"));
+        if wants_rows && !draws_splits && column.blocks.iter().any(Option::is_none) {
+            let how = "or cells that store them: `parsimony run --force`, if an earlier version ran these";
+            lack(format!("the test rows of {name} are not stored; it takes {least} splits, {how}"));
         }
     }
 
@@ -331,7 +342,8 @@ impl Sample {
 
     /// The fewest units of any kind that is drawn.
     fn units(&self) -> usize {
-        let rows = self.blocks();
+        // A block without weight, of a ratio, tells nothing.
+        let rows = (self.blocks() as f64 * self.weighing) as usize;
         let kinds = [(self.draws_seeds, self.seeds), (self.draws_splits, self.splits), (self.draws_rows, rows)];
         kinds.iter().filter(|(drawn, _)| *drawn).map(|(_, units)| *units).min().unwrap_or(0)
     }
@@ -629,6 +641,7 @@ mod tests {
         let blocks = Blocks::new(3, |row| [0.0, 1.0, 6.0][row], |row| [0.0, 1.0, 2.0][row]);
         assert_eq!(blocks.mean(&[1, 1, 1], 0.0), 7.0 / 3.0);
         assert_eq!(blocks.mean(&[2, 0, 2], 0.0), 3.0);
+        assert_eq!(blocks.weighing(), 2.0 / 3.0);
     }
 
     #[test]

@@ -23,8 +23,8 @@ Examples:
   parsimony run mine.toml --device cuda              models on the first GPU
 
 An experiment that was interrupted, by Ctrl-C or by a crash, goes on where it was when it is run again (without --force).
-Pairs that do not fit are skipped with the reason, which is no failure; a model that none of the datasets allows is refused
-before anything runs. Exit code 1 says that at least one cell failed or diverged; 130 that it, or a cell, was interrupted.";
+Pairs that do not fit are skipped with the reason, which is no failure; a model whose settings none of
+the datasets allow is refused before anything runs. Exit code 1 says that at least one cell failed or diverged; 130 that it, or a cell, was interrupted.";
 
 /// Run an experiment: every cell of its grid in a process of its own
 #[derive(clap::Args)]

@@ -464,6 +464,8 @@ impl Fit {
         match built {
             Ok(model) => Ok(Self::Model(model)),
             Err(Error::Config { finding, remedy, .. }) => Ok(Self::Refused { finding, remedy }),
+            // A text that is shorter than the context, for instance.
+            Err(Error::Data(error)) => Ok(Self::Refused { finding: error.finding, remedy: error.remedy }),
             Err(Error::Unsupported { reason, .. }) => Ok(Self::Unfit(reason)),
             Err(other) => Err(other),
         }

@@ -6,7 +6,7 @@
 
 use super::axes::range;
 use super::groups::Dataset;
-use super::runs::CellResult;
+use super::runs::{Cell, CellResult};
 
 /// One such number.
 pub struct Measure {
@@ -72,14 +72,22 @@ const MEASURES: [Measure; 5] = [
 ];
 
 impl Measure {
-    /// That of a dataset: the first that any of its cells recorded.
+    /// That of a dataset: the first that cells of most of its models recorded.
     pub fn of(dataset: &Dataset<'_>) -> &'static Self {
-        let recorded = |measure: &&Self| {
-            dataset.cells().any(|cell| {
+        let models = |measure: &Self| {
+            let recorded = |cell: &&Cell| {
                 (measure.value)(&cell.result).is_some() || !cell.trace.pairs("step", measure.column).is_empty()
-            })
+            };
+            dataset.models.iter().filter(|model| model.cells().any(|cell| recorded(&cell))).count()
         };
-        const { &MEASURES }.iter().find(recorded).unwrap_or(const { &ACCURACY })
+        let most = const { &MEASURES }.iter().map(models).max().unwrap_or(0);
+        let first = const { &MEASURES }.iter().find(|measure| models(measure) == most);
+        first.filter(|_| most > 0).unwrap_or(const { &ACCURACY })
+    }
+
+    /// The stems of the others.
+    pub fn other_stems(&self) -> impl Iterator<Item = &'static str> {
+        const { &MEASURES }.iter().map(|measure| measure.stem).filter(|stem| *stem != self.stem)
     }
 
     /// The value with the sign that makes more better.
@@ -95,7 +103,7 @@ impl Measure {
     /// The least that an axis over these values spans, so that noise does not look like news: two percentage points of a share, a
     /// hundredth of what is not one.
     pub fn least_span(&self, values: impl Iterator<Item = f64>) -> f64 {
-        let largest = range(values.map(f64::abs)).map_or(1.0, |(_, high)| high);
-        if self.rises { 0.02 } else { 0.01 * largest }
+        let largest = range(values.map(f64::abs)).map_or(0.0, |(_, high)| high);
+        if self.rises || largest == 0.0 { 0.02 } else { 0.01 * largest }
     }
 }

@@ -58,6 +58,8 @@ pub struct Figure {
     pub caption: String,
     /// The figure, or what is missing for it.
     pub scene: Result<Scene, String>,
+    /// Names that an earlier report of the run may have given it.
+    former: Vec<String>,
 }
 
 /// The figures of each dataset: accuracy, or what tells how good a fit is where that does not, versus time, versus parameters
@@ -72,10 +74,18 @@ pub fn figures(runs: &Runs) -> Vec<Figure> {
         let heading = heading(runs, dataset);
         let suffix = if datasets.len() > 1 { format!("-{}", file_name(&dataset.name)) } else { String::new() };
         let on = if datasets.len() > 1 { format!(" on {}", dataset.name) } else { String::new() };
-        let mut add = |name: &str, caption: &str, scene| {
-            figures.push(Figure { name: format!("{name}{suffix}"), caption: format!("{caption}{on}"), scene });
-        };
         let measure = Measure::of(dataset);
+        let mut add = |name: &str, caption: &str, scene| {
+            let former = measure
+                .other_stems()
+                .filter_map(|stem| Some(format!("{stem}{}{suffix}", name.strip_prefix(measure.stem)?)));
+            figures.push(Figure {
+                name: format!("{name}{suffix}"),
+                caption: format!("{caption}{on}"),
+                scene,
+                former: former.collect(),
+            });
+        };
         let name = |ending: &str| format!("{}-{ending}", measure.stem);
         let versus = |words: &str| format!("{} versus {words}", measure.caption);
         add(&name("time"), &versus("training time"), quality_time::draw(&heading, dataset, measure));
@@ -95,7 +105,8 @@ pub fn figures(runs: &Runs) -> Vec<Figure> {
     let heading = Heading { title, subtitle: "Performance profile".to_owned() };
     if let Some(scene) = profile::draw(&heading, &datasets) {
         let caption = "Performance profile over problems".to_owned();
-        figures.push(Figure { name: "performance-profile".to_owned(), caption, scene: Ok(scene) });
+        let name = "performance-profile".to_owned();
+        figures.push(Figure { name, caption, scene: Ok(scene), former: Vec::new() });
     }
     figures
 }
@@ -127,17 +138,14 @@ pub fn write_report(runs: &Runs, out: &Path) -> Result<Vec<PathBuf>> {
     let figures = figures(runs);
     let mut written = Vec::new();
     for figure in &figures {
-        let svg_path = folder.join(format!("{}.svg", figure.name));
-        let png_path = folder.join(format!("{}.png", figure.name));
-        let Ok(scene) = &figure.scene else {
-            // A figure of an earlier report would tell of cells that are no longer there.
-            for stale in [svg_path, png_path] {
-                if stale.exists() {
-                    fs::remove_file(&stale).map_err(Error::io(&stale, "remove"))?;
-                }
+        // A figure of an earlier report would tell of cells that are no longer there.
+        let stale = figure.former.iter().chain(figure.scene.is_err().then_some(&figure.name));
+        for path in stale.flat_map(|name| ["svg", "png"].map(|ending| folder.join(format!("{name}.{ending}")))) {
+            if path.exists() {
+                fs::remove_file(&path).map_err(Error::io(&path, "remove"))?;
             }
-            continue;
-        };
+        }
+        let Ok(scene) = &figure.scene else { continue };
         written.extend(draw_pair(scene, &folder.join(&figure.name))?);
     }
     let summary_path = folder.join("summary.md");

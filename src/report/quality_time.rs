@@ -39,13 +39,13 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>, measure: &Measure) -> Resu
     let Some(scale) = Scale::log_around(seconds, 0.02) else {
         return Err("no cell recorded a step with its time".to_owned());
     };
-    let spans: Vec<Span> = panels.iter().map(|panel| span(&panel.lines, measure)).collect();
-    let all = Span::union(&spans);
+    let spans: Vec<Option<Span>> = panels.iter().map(|panel| span(&panel.lines, measure)).collect();
+    let all = spans.iter().flatten().copied().reduce(Span::union).unwrap_or(EMPTY);
     // Panels share an axis unless one of them would be squeezed to a fifth of it.
-    let shared = spans.iter().all(|one| one.high - one.low >= 0.2 * (all.high - all.low));
+    let shared = spans.iter().flatten().all(|one| one.high - one.low >= 0.2 * (all.high - all.low));
     let mut clipped: Option<f64> = None;
     for (panel, one) in panels.iter_mut().zip(&spans) {
-        let chosen = if shared { &all } else { one };
+        let chosen = one.as_ref().filter(|_| !shared).unwrap_or(&all);
         panel.y = chosen.scale(measure);
         if chosen.lowest < chosen.low {
             clipped = Some(clipped.map_or(chosen.lowest, |lowest| lowest.min(chosen.lowest)));
@@ -77,12 +77,8 @@ struct Span {
 }
 
 impl Span {
-    fn union(spans: &[Self]) -> Self {
-        spans.iter().skip(1).fold(spans.first().copied().unwrap_or(EMPTY), |all, one| Self {
-            low: all.low.min(one.low),
-            high: all.high.max(one.high),
-            lowest: all.lowest.min(one.lowest),
-        })
+    fn union(self, other: Self) -> Self {
+        Self { low: self.low.min(other.low), high: self.high.max(other.high), lowest: self.lowest.min(other.lowest) }
     }
 
     fn scale(&self, measure: &Measure) -> Scale {
@@ -94,12 +90,10 @@ impl Span {
 const EMPTY: Span = Span { low: 0.0, high: 1.0, lowest: 0.0 };
 
 /// An axis on which differences are seen: it holds all final values and nine tenths of what was recorded after the first
-/// row. A bad start is cut off if showing it would take more than a third of the axis.
-fn span(lines: &[Line], measure: &Measure) -> Span {
+/// row. A bad start is cut off if showing it would take more than a third of the axis. None where nothing was recorded.
+fn span(lines: &[Line], measure: &Measure) -> Option<Span> {
     let values = || lines.iter().flat_map(|line| line.points().map(|point| measure.upwards(point.1)));
-    let Some((lowest, highest)) = range(values()) else {
-        return EMPTY;
-    };
+    let (lowest, highest) = range(values())?;
     let ends = lines.iter().flat_map(|line| {
         line.curves
             .iter()
@@ -126,7 +120,7 @@ fn span(lines: &[Line], measure: &Measure) -> Span {
         (low, highest)
     };
     let margin = 0.05 * (high - low);
-    Span { low: low - margin, high: high + margin, lowest }
+    Some(Span { low: low - margin, high: high + margin, lowest })
 }
 
 pub(super) fn capitalized(text: &str) -> String {

@@ -163,7 +163,7 @@ impl Tokens for Cuda {
         let (choices, slots) = (List::new(&self.core, tokens * top_k), List::new(&self.core, tokens * top_k));
         let (of_choices, of_slots) = (choices.memory().address(), slots.memory().address());
         self.on_rows("choose_experts", p, arguments![p, rows_of(part).address(), top_k, of_choices, of_slots]);
-        let room = capacity.unwrap_or(tokens * top_k);
+        let room = capacity.map_or(tokens * top_k, |capacity| capacity.min(tokens * top_k));
         let grid = [1, experts.clamp(1, 1 << 15) as u32];
         let counted = Memory::new(&self.core, experts * size_of::<u32>());
         let arguments = arguments![of_choices, tokens, top_k, room, experts, counted.address()];
@@ -193,6 +193,7 @@ impl Tokens for Cuda {
     fn probability_sums(&self, p: View<'_>, part: &Ids) -> (Vec<f64>, f64) {
         let p = matrix(p);
         let (rows, columns) = (p.rows as usize, p.columns as usize);
+        assert_eq!(rows, part.len(), "rows to add up");
         let chunks = rows.div_ceil(64).clamp(1, 256);
         let mut sums = vec![f64::NAN; 2 * columns];
         let found = Memory::new(&self.core, size_of_val(&sums[..]));
@@ -208,6 +209,7 @@ impl Tokens for Cuda {
 
     fn take(&self, from: View<'_>, ids: &Ids) -> Array {
         let taken = self.new_array(ids.len());
+        assert_eq!(from.shape.columns, from.shape.stride, "rows one after another");
         if !ids.is_empty() {
             let arguments = arguments![address(&taken), matrix(from).values, rows_of(ids).address(), ids.len()];
             self.core.launch("take", flat(ids.len()), arguments);
@@ -216,6 +218,10 @@ impl Tokens for Cuda {
     }
 
     fn add_at(&self, to: ViewMut<'_>, ids: &Ids, values: &Array) {
+        assert!(
+            to.shape.columns == to.shape.stride && ids.len() == values.len(),
+            "rows one after another, a value each"
+        );
         if !ids.is_empty() {
             let arguments = arguments![matrix_mut(&to).values, rows_of(ids).address(), address(values), ids.len()];
             self.core.launch("add_at", flat(ids.len()), arguments);
@@ -249,6 +255,7 @@ impl Tokens for Cuda {
     fn combine(&self, out: ViewMut<'_>, keep: bool, from: View<'_>, slots: &Ids, scale: Option<&Array>) {
         let (out, from) = (matrix_mut(&out), matrix(from));
         let each = slots.len() / (out.rows as usize).max(1);
+        assert!(scale.is_none_or(|scale| scale.len() >= slots.len()), "a factor for every slot");
         let scale = scale.map_or(0, address);
         self.on_rows("combine", out, arguments![out, keep, from, rows_of(slots).address(), scale, each]);
     }
@@ -262,6 +269,7 @@ impl Tokens for Cuda {
 
     fn scale_rows(&self, a: ViewMut<'_>, by: &Array) {
         let a = matrix_mut(&a);
+        assert!(a.rows as usize <= by.len(), "a factor for every row");
         self.on_elements("scale_rows", a, arguments![a, address(by)]);
     }
 
@@ -372,6 +380,7 @@ impl Tokens for Cuda {
 
     fn softmax_tangent(&self, t: ViewMut<'_>, p: View<'_>, factor: &Array) {
         let t = matrix_mut(&t);
+        assert!(t.rows as usize <= factor.len(), "a factor for every row");
         self.on_rows("softmax_tangent", t, arguments![t, matrix(p), address(factor)]);
     }
 

@@ -16,7 +16,7 @@ mod splitting;
 mod stack;
 
 use super::rows::{logistic_loss, selected, softmax_loss};
-use super::{Build, Evaluation, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, Split, Weights};
+use super::{Build, Evaluation, Model, ModelData, ModelEntry, ParameterCounts, RowOutcomes, RowRatio, Split, Weights};
 use crate::data::{Examples, Standardization, Task};
 use crate::device::{self, Activation, Array, Loss, Panels, Selection, Table};
 use crate::error::{Error, Result};
@@ -589,7 +589,13 @@ impl Model for Network {
             };
             (loss, has_classes && self.class_of(own) == label as usize)
         };
-        Ok(Some(RowOutcomes::collect(part.rows.len(), has_classes, row)))
+        let mut outcomes = RowOutcomes::collect(part.rows.len(), has_classes, row);
+        if !has_classes {
+            let parts = outcomes.loss.iter().map(|loss| 2.0 * loss).collect();
+            let weights = vec![1.0; outcomes.loss.len()];
+            outcomes.ratios.push(RowRatio { metric: "squared_error", parts, weights });
+        }
+        Ok(Some(outcomes))
     }
 
     fn objective(&self, parameters: &Vector) -> Result<(f64, Option<f64>)> {

@@ -3,7 +3,7 @@
 //! Tokens are sorted by expert, so that an expert's tokens are consecutive; experts without tokens appear nowhere. A token beyond
 //! an expert's capacity is dropped there: it adds exactly zero.
 
-use crate::device::{Array, Ids, Routes, Segment};
+use crate::device::{Array, Device, Ids, Routes, Segment, Tokens};
 
 /// A decision for all tokens that are routed together.
 #[derive(Debug)]
@@ -42,10 +42,18 @@ impl Routing {
 pub(super) struct Part {
     /// Row 0 for every token, no row for padding.
     pub rows: Ids,
-    /// 1 for every token, 0 for padding.
+    /// 1 for every token, 0 for padding; the same on the host.
     pub mask: Array,
+    pub mask_on_host: Vec<f32>,
     /// How many take part.
     pub tokens: usize,
+}
+
+impl Part {
+    /// Of up to so many tokens; none takes part yet.
+    pub fn new(device: &Device, tokens: &dyn Tokens, room: usize) -> Self {
+        Self { rows: tokens.ids(&[]), mask: device.zeros(room), mask_on_host: Vec::new(), tokens: 0 }
+    }
 }
 
 /// How a Switch layer's routing went, for traces.

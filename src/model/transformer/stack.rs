@@ -246,7 +246,7 @@ impl Core {
                 ids: Vec::new(),
                 rows: self.tokens().ids(&[]),
                 valid: Vec::new(),
-                part: Part { rows: self.tokens().ids(&[]), mask: zeros(tokens), tokens: 0 },
+                part: Part::new(&self.device, self.tokens(), tokens),
                 x: (0..=places.sublayers.len()).map(|_| zeros(tokens * d)).collect(),
                 normed: places.sublayers.iter().map(|_| zeros(tokens * d)).collect(),
                 sublayers: sublayers.collect(),
@@ -361,6 +361,7 @@ impl Core {
         part.rows = self.tokens().ids(&rows);
         self.device.upload(part.mask.view_mut(0, 1, mask.len()), &mask);
         part.tokens = ids.iter().filter(|&&id| id != NO_ROW).count();
+        part.mask_on_host = mask;
     }
 
     pub fn embedding<'a>(&self, of: &'a Array) -> View<'a> {

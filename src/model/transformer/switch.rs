@@ -122,8 +122,9 @@ impl SwitchPass {
     fn own_log_sums(&self, core: &Core, part: &Part) -> Vec<f64> {
         let n = part.rows.len();
         let log_sums = core.device.download(self.log_sums.view(0, 1, n));
-        let mask = core.device.download(part.mask.view(0, 1, n));
-        log_sums.iter().zip(mask).map(|(&l, mask)| if mask == 0.0 { 0.0 } else { f64::from(l) }).collect()
+        let is_padding = |mask: f32| mask == 0.0;
+        let own = log_sums.into_iter().zip(&part.mask_on_host);
+        own.map(|(l, &mask)| if is_padding(mask) { 0.0 } else { f64::from(l) }).collect()
     }
 
     /// The expert of every token's choices, [`NO_ROW`] where it was dropped or is padding.

@@ -349,7 +349,7 @@ fn a_switch_layer_agrees_with_hugging_face() {
     core.with_work(1, |Work { pass, flow, .. }| {
         let SublayerPass::Switch(own) = &mut pass.stacks[0].sublayers[place] else { unreachable!() };
         let mut out = core.device.zeros(tokens * d);
-        let mut part = Part { rows: core.tokens().ids(&[]), mask: core.device.zeros(tokens), tokens: 0 };
+        let mut part = Part::new(&core.device, core.tokens(), tokens);
         core.load_part(&mut part, &vec![0; tokens]);
         let places = (router, inner, outer);
         let x = input.view(0, tokens, d);

@@ -10,12 +10,13 @@ const hidden = new Set();
 const redraw = [];
 const drawAll = () => redraw.forEach(draw => draw());
 
-// The first that was recorded is what is shown at first, as in the figures on paper (src/report/measure.rs).
+// The first of those that were recorded is shown at first; the order is that of src/report/measure.rs, then of importance.
 const METRICS = {
   test_explained_beyond_linear: ["Explained of what a linear map leaves, test", false, significant],
   test_fact_loss: ["Test loss on facts (nats per answer)", false, significant],
   test_bits_per_character: ["Test bits per character", false, significant],
   test_accuracy: ["Test accuracy (share of rows)", false, significant],
+  test_squared_error: ["Test squared error (per row)", false, significant],
   validation_accuracy: ["Validation accuracy (share of rows)", false, significant],
   train_accuracy: ["Training accuracy (share of rows)", false, significant],
   test_loss: [`Test loss (${data.loss_unit})`, false, significant],
@@ -23,7 +24,6 @@ const METRICS = {
   train_loss: [`Training loss (${data.loss_unit})`, false, significant],
   objective: [`Training objective (${data.loss_unit})`, false, significant],
   gap: [`Objective above the optimum (${data.loss_unit})`, true, significant],
-  test_squared_error: ["Test squared error (per row)", false, significant],
   test_explained_variance: ["Explained variance of test outputs", false, significant],
   validation_explained_variance: ["Explained variance of validation outputs", false, significant],
   validation_explained_beyond_linear: ["Explained of what a linear map leaves, validation", false, significant],
@@ -288,7 +288,7 @@ function front(points, higher) {
 }
 
 function parameters() {
-  const metrics = ["test_explained_beyond_linear", "test_fact_loss", "test_bits_per_character", "test_accuracy", "test_explained_variance", "test_squared_error", "test_loss", "test_sum_loss", "test_grammar_loss", "validation_accuracy", "validation_loss", "train_loss"]
+  const metrics = ["test_explained_beyond_linear", "test_fact_loss", "test_bits_per_character", "test_accuracy", "test_squared_error", "test_explained_variance", "test_loss", "test_sum_loss", "test_grammar_loss", "validation_accuracy", "validation_loss", "train_loss"]
     .filter(key => data.datasets.some(d => d.models.some(m => m.series.some(s => medianOf(s, key) !== null))));
   const sizes = Object.keys(SIZES).filter(key => data.datasets.some(d => d.models.some(m => m.series.some(s => medianOf(s, key) !== null))));
   if (!metrics.length || !sizes.length) return;

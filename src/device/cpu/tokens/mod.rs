@@ -60,6 +60,7 @@ impl Tokens for Cpu {
     }
 
     fn take(&self, from: View<'_>, ids: &Ids) -> Array {
+        assert_eq!(from.shape.columns, from.shape.stride, "rows one after another");
         let (from, mut taken) = (rect(from).values, self.zeros(ids.len()));
         let of = values_mut(&mut taken).iter_mut().zip(rows_of(ids));
         of.filter(|(_, id)| **id != NO_ROW).for_each(|(to, &id)| *to = from[id as usize]);
@@ -67,6 +68,7 @@ impl Tokens for Cpu {
     }
 
     fn add_at(&self, to: ViewMut<'_>, ids: &Ids, by: &Array) {
+        assert!(to.shape.columns == to.shape.stride && ids.len() == by.len(), "rows one after another, a value each");
         let to = rect_mut(to).values;
         rows_of(ids).iter().zip(values(by)).for_each(|(&id, &by)| to[id as usize] += by);
     }

@@ -128,7 +128,7 @@ fn routing_cases(cases: &mut Vec<Case>) {
             let part = b.ids(tokens_, 1);
             let part = tokens(b).ids(&part);
             let even = (tokens_ * top_k).div_ceil(experts);
-            for capacity in [None, Some(0), Some(even), Some(1 + b.random.below(2 * even))] {
+            for capacity in [None, Some(0), Some(even), Some(1 + b.random.below(2 * even)), Some(usize::MAX)] {
                 let routes = tokens(b).route(p.view(), top_k, capacity, &part);
                 for ids in [&routes.slots, &routes.order, &routes.elements] {
                     let list = tokens(b).list(ids);
