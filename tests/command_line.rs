@@ -342,6 +342,11 @@ fn pairs_that_do_not_fit_are_skipped_with_the_reason() {
     assert_eq!(admm["status"], "finished");
     let (nonzero, total) = (admm["parameters_nonzero"].as_u64().unwrap(), admm["parameters_total"].as_u64().unwrap());
     assert!(total == 29 && (2..20).contains(&nonzero), "{nonzero} of {total}");
+    // A figure counts them, without a line for each.
+    place.succeed(&["report", "runs/sparse"]);
+    let figure = std::fs::read_to_string(place.path().join("plots/sparse/accuracy-time.svg")).unwrap();
+    assert!(figure.contains("3 pairs of model and optimizer that do not fit were skipped."), "{figure}");
+    assert!(!figure.contains("irls skipped"), "{figure}");
 }
 
 #[test]

@@ -306,20 +306,39 @@ impl Counts {
     }
 }
 
+/// How cells end without finishing, in words.
+const ENDINGS: [(Status, &str); 5] = [
+    (Status::TimedOut, "timed out"),
+    (Status::Diverged, "diverged"),
+    (Status::Failed, "failed"),
+    (Status::Skipped, "skipped"),
+    (Status::Interrupted, "not finished"),
+];
+
 /// A sentence for each series of which some cells did not finish, with the first reason given.
 #[must_use]
 pub fn endings(models: &[Model<'_>]) -> Vec<String> {
-    const STATUSES: [(Status, &str); 5] = [
-        (Status::TimedOut, "timed out"),
-        (Status::Diverged, "diverged"),
-        (Status::Failed, "failed"),
-        (Status::Skipped, "skipped"),
-        (Status::Interrupted, "not finished"),
-    ];
+    endings_but(models, None)
+}
+
+/// The same for below a figure: of pairs that do not fit, which have nothing to draw, their number alone.
+#[must_use]
+pub fn endings_of_figure(models: &[Model<'_>]) -> Vec<String> {
+    let mut sentences = endings_but(models, Some(Status::Skipped));
+    let has_skipped = |series: &&Series<'_>| series.cells.iter().any(|cell| cell.result.status == Status::Skipped);
+    match models.iter().flat_map(|model| &model.series).filter(has_skipped).count() {
+        0 => {}
+        1 => sentences.push("One pair of model and optimizer that does not fit was skipped.".to_owned()),
+        count => sentences.push(format!("{count} pairs of model and optimizer that do not fit were skipped.")),
+    }
+    sentences
+}
+
+fn endings_but(models: &[Model<'_>], left_out: Option<Status>) -> Vec<String> {
     let mut sentences = Vec::new();
     for model in models {
         for series in &model.series {
-            for (status, word) in STATUSES {
+            for (status, word) in ENDINGS.into_iter().filter(|(status, _)| Some(*status) != left_out) {
                 let ended: Vec<_> = series.cells.iter().filter(|cell| cell.result.status == status).collect();
                 let Some(first) = ended.first() else { continue };
                 let place = if models.len() > 1 { format!(" ({})", model.name) } else { String::new() };

@@ -185,7 +185,7 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>, size: Size, measure: &Meas
     if dots.iter().any(|dot| dot.nonzero.is_some()) {
         notes.push("Hollow markers count only parameters that are not zero.".to_owned());
     }
-    notes.extend(groups::endings(&dataset.models));
+    notes.extend(groups::endings_of_figure(&dataset.models));
     scene.height = figure::caption(&mut scene, &notes, below) + MARGIN * 0.6;
     Ok(scene)
 }

@@ -60,7 +60,7 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>, measure: &Measure) -> Resu
         let start = units::significant(measure.upwards(lowest), 3);
         notes.push(format!("The vertical axis is cut: curves start {side}, {way} to {start}."));
     }
-    notes.extend(groups::endings(&dataset.models));
+    notes.extend(groups::endings_of_figure(&dataset.models));
     let title = "Training time, without evaluation (logarithmic)".to_owned();
     let x = Axis { scale, quantity: Quantity::Seconds, title };
     let y_title = measure.title.to_owned();

@@ -93,7 +93,7 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>, runs: &Runs) -> Result<Sce
     if !without.is_empty() {
         notes.push(format!("No reference optimum, and therefore no panel: {}.", without.join("; ")));
     }
-    notes.extend(groups::endings(&dataset.models));
+    notes.extend(groups::endings_of_figure(&dataset.models));
     let title = "Passes over the training data (logarithmic after the first record)".to_owned();
     let x = Axis { scale, quantity: Quantity::Number, title };
     let y_title = if relative { "Objective − optimum (nats per row)" } else { "Training objective (nats per row)" };

@@ -91,7 +91,7 @@ pub fn draw(heading: &Heading, dataset: &Dataset<'_>) -> Result<Scene, String> {
     if none_hit {
         notes.insert(0, "No cell reached the target.".to_owned());
     }
-    notes.extend(groups::endings(&dataset.models));
+    notes.extend(groups::endings_of_figure(&dataset.models));
     scene.height = figure::caption(&mut scene, &notes, below) + MARGIN * 0.6;
     Ok(scene)
 }
