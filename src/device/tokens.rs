@@ -151,9 +151,10 @@ pub trait Tokens {
     /// Routes tokens by probabilities, `tokens x experts`, those of them whose number in `part` is not [`NO_ROW`]. A probability
     /// that is no number loses.
     fn route(&self, p: View<'_>, top_k: usize, capacity: Option<usize>, part: &Ids) -> Routes;
-    /// Over the rows of `p` whose number in `part` is not [`NO_ROW`]: the sum of every column, and that of all `-p ln p`, in
-    /// `f64`.
-    fn probability_sums(&self, p: View<'_>, part: &Ids) -> (Vec<f64>, f64);
+    /// The sum of every column over the rows of `p` whose number in `part` is not [`NO_ROW`], in `f64`.
+    fn probability_sums(&self, p: View<'_>, part: &Ids) -> Vec<f64>;
+    /// The sum of all `-p ln p` of the same rows.
+    fn entropy(&self, p: View<'_>, part: &Ids) -> f64;
     /// `out_i` is the `ids_i`-th element of the rows of `from`, which lie one after another; zero where there is [`NO_ROW`].
     fn take(&self, from: View<'_>, ids: &Ids) -> Array;
     /// Adds `values_i` to the `ids_i`-th element of rows that lie one after another; no element is named twice.

@@ -129,6 +129,24 @@ impl Cuda {
         self.on_rows("finish_scores", scores, arguments![task, words(shape, lists), scores, p, bias]);
     }
 
+    /// The sum of every column of `p`, or of its `-p ln p`, over the rows that take part.
+    fn columns_of_part(&self, p: View<'_>, part: &Ids, of_entropy: bool) -> Vec<f64> {
+        let p = matrix(p);
+        let (rows, columns) = (p.rows as usize, p.columns as usize);
+        assert_eq!(rows, part.len(), "rows to add up");
+        let chunks = rows.div_ceil(64).clamp(1, 256);
+        let mut sums = vec![f64::NAN; columns];
+        let found = Memory::new(&self.core, size_of_val(&sums[..]));
+        self.with_parts(columns * chunks, |_, parts| {
+            let grid = [blocks_of_columns(p), chunks as u32];
+            let arguments = arguments![p, rows_of(part).address(), of_entropy, parts];
+            self.core.launch("probability_parts", grid, arguments);
+            self.core.launch("add_parts", [columns as u32, 1], arguments![parts, chunks, found.address()]);
+        });
+        found.read(0, &mut sums);
+        sums
+    }
+
     /// A new matrix of scores.
     fn room_for_scores(&self, shape: &Attention<'_>) -> (Array, DeviceMatrix) {
         let rows = shape.sequences * shape.heads * shape.queries;
@@ -190,21 +208,12 @@ impl Tokens for Cuda {
         Routes { slots: ids_of(slots), order: ids_of(order), elements: ids_of(elements), chosen, kept }
     }
 
-    fn probability_sums(&self, p: View<'_>, part: &Ids) -> (Vec<f64>, f64) {
-        let p = matrix(p);
-        let (rows, columns) = (p.rows as usize, p.columns as usize);
-        assert_eq!(rows, part.len(), "rows to add up");
-        let chunks = rows.div_ceil(64).clamp(1, 256);
-        let mut sums = vec![f64::NAN; 2 * columns];
-        let found = Memory::new(&self.core, size_of_val(&sums[..]));
-        self.with_parts(sums.len() * chunks, |_, parts| {
-            let grid = [blocks_of_columns(p), chunks as u32];
-            self.core.launch("probability_parts", grid, arguments![p, rows_of(part).address(), parts]);
-            self.core.launch("add_parts", [sums.len() as u32, 1], arguments![parts, chunks, found.address()]);
-        });
-        found.read(0, &mut sums);
-        let entropy = sums.split_off(columns).into_iter().sum();
-        (sums, entropy)
+    fn probability_sums(&self, p: View<'_>, part: &Ids) -> Vec<f64> {
+        self.columns_of_part(p, part, false)
+    }
+
+    fn entropy(&self, p: View<'_>, part: &Ids) -> f64 {
+        self.columns_of_part(p, part, true).into_iter().sum()
     }
 
     fn take(&self, from: View<'_>, ids: &Ids) -> Array {

@@ -108,7 +108,7 @@ impl SwitchPass {
     pub fn router_loss(&self, core: &Core, part: &Part) -> f64 {
         let Some(switch) = core.config.switch else { return 0.0 };
         let (routing, tokens) = (self.routing(), part.tokens.max(1) as f64);
-        let (sums, _) = core.tokens().probability_sums(self.p.view(0, part.rows.len(), switch.experts), &part.rows);
+        let sums = core.tokens().probability_sums(self.p.view(0, part.rows.len(), switch.experts), &part.rows);
         let balance: f64 = routing.load.iter().zip(&sums).map(|(f, sum)| f * (sum / tokens)).sum();
         let mut loss = switch.auxiliary_weight * switch.experts as f64 * balance;
         if switch.z_weight > 0.0 {
@@ -122,9 +122,8 @@ impl SwitchPass {
     fn own_log_sums(&self, core: &Core, part: &Part) -> Vec<f64> {
         let n = part.rows.len();
         let log_sums = core.device.download(self.log_sums.view(0, 1, n));
-        let is_padding = |mask: f32| mask == 0.0;
         let own = log_sums.into_iter().zip(&part.mask_on_host);
-        own.map(|(l, &mask)| if is_padding(mask) { 0.0 } else { f64::from(l) }).collect()
+        own.map(|(l, &mask)| if mask == 0.0 { 0.0 } else { f64::from(l) }).collect()
     }
 
     /// The expert of every token's choices, [`NO_ROW`] where it was dropped or is padding.
@@ -140,7 +139,7 @@ impl SwitchPass {
         let routing = self.routing();
         let experts = routing.load.len();
         let p = self.p.view(0, part.rows.len(), experts);
-        let (_, entropy) = core.tokens().probability_sums(p, &part.rows);
+        let entropy = core.tokens().entropy(p, &part.rows);
         let of = |fold: fn(f64, f64) -> f64, start| routing.load.iter().copied().fold(start, fold) * experts as f64;
         let choices = (routing.sorted + routing.dropped).max(1) as f64;
         RoutingStatistics {

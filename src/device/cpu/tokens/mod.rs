@@ -55,8 +55,12 @@ impl Tokens for Cpu {
         Routes { slots: ids(slots), order: ids(order), elements: ids(elements), chosen, kept }
     }
 
-    fn probability_sums(&self, p: View<'_>, part: &Ids) -> (Vec<f64>, f64) {
+    fn probability_sums(&self, p: View<'_>, part: &Ids) -> Vec<f64> {
         routing::probability_sums(rect(p), rows_of(part))
+    }
+
+    fn entropy(&self, p: View<'_>, part: &Ids) -> f64 {
+        routing::entropy(rect(p), rows_of(part))
     }
 
     fn take(&self, from: View<'_>, ids: &Ids) -> Array {

@@ -68,15 +68,25 @@ pub(super) fn route(p: Rect<'_>, top_k: usize, capacity: Option<usize>, part: &[
     HostRoutes { slots, order, elements, chosen, kept }
 }
 
-pub(super) fn probability_sums(p: Rect<'_>, part: &[u32]) -> (Vec<f64>, f64) {
-    let (mut sums, mut entropy) = (vec![0.0_f64; p.columns], 0.0);
-    for token in (0..p.rows).filter(|&token| part[token] != NO_ROW) {
-        let own = p.row(token);
+/// The rows that take part.
+fn taking_part<'a>(p: Rect<'a>, part: &'a [u32]) -> impl Iterator<Item = &'a [f32]> {
+    (0..p.rows).filter(|&token| part[token] != NO_ROW).map(move |token| p.row(token))
+}
+
+pub(super) fn probability_sums(p: Rect<'_>, part: &[u32]) -> Vec<f64> {
+    let mut sums = vec![0.0_f64; p.columns];
+    for own in taking_part(p, part) {
         sums.iter_mut().zip(own).for_each(|(sum, &p)| *sum += f64::from(p));
-        let terms = own.iter().map(|&p| f64::from(p)).filter(|&p| p > 0.0);
-        entropy -= terms.map(|p| p * p.ln()).sum::<f64>();
     }
-    (sums, entropy)
+    sums
+}
+
+pub(super) fn entropy(p: Rect<'_>, part: &[u32]) -> f64 {
+    let of_row = |own: &[f32]| {
+        let terms = own.iter().map(|&p| f64::from(p)).filter(|&p| p > 0.0);
+        terms.map(|p| p * p.ln()).sum::<f64>()
+    };
+    -taking_part(p, part).map(of_row).sum::<f64>()
 }
 
 #[cfg(test)]

@@ -99,21 +99,19 @@ extern "C" __global__ void place_choices(const u32 *choices, i64 tokens, i64 top
   }
 }
 
-/// Parts of the sums of columns, and after those of all columns the parts of the sums of their `-p ln p`, over the rows whose number
-/// in `part` is not NO_ROW; `gridDim.y` parts a sum.
-extern "C" __global__ void probability_parts(Matrix p, const u32 *part, double *parts) {
+/// Parts of the sums of columns, or of their `-p ln p`, over the rows whose number in `part` is not NO_ROW; `gridDim.y` parts a sum.
+extern "C" __global__ void probability_parts(Matrix p, const u32 *part, int of_entropy, double *parts) {
   const i64 chunk = (p.rows + gridDim.y - 1) / gridDim.y, first = blockIdx.y * chunk;
   const i64 end = first + chunk < p.rows ? first + chunk : p.rows;
   FOR_COLUMNS(c, p) {
-    double sum = 0, entropy = 0;
+    double sum = 0;
     for (i64 i = first; i < end; ++i) {
       if (part[i] == NO_ROW) continue;
       const double value = at(p, i, c);
-      sum += value;
-      if (value > 0) entropy -= value * log(value);
+      if (!of_entropy) sum += value;
+      else if (value > 0) sum -= value * log(value);
     }
     parts[c * gridDim.y + blockIdx.y] = sum;
-    parts[(p.columns + c) * gridDim.y + blockIdx.y] = entropy;
   }
 }
 
