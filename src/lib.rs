@@ -4,18 +4,24 @@
 //! `cli`, then [`report`] and [`experiment`], then [`claim`], [`optim`], [`model`], [`data`] and [`measure`], then
 //! [`oracle`], then [`device`].
 
+#[cfg(feature = "workbench")]
 pub mod claim;
+#[cfg(feature = "workbench")]
 mod cli;
 pub mod data;
 pub mod device;
 mod error;
+#[cfg(feature = "workbench")]
 pub mod experiment;
 pub mod measure;
 pub mod model;
 pub mod optim;
 pub mod oracle;
+#[cfg(feature = "workbench")]
 pub mod report;
+#[cfg(feature = "workbench")]
 mod workbench;
 
 pub use error::{DataError, Error, Result};
+#[cfg(feature = "workbench")]
 pub use workbench::Workbench;

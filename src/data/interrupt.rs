@@ -10,6 +10,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// From now on, an interruption is noticed at the next [`check`] instead of ending the process at once. Where the
 /// system refuses a handler, it ends the process as before.
+#[cfg(feature = "workbench")]
 pub(crate) fn install() {
     let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
 }

@@ -5,6 +5,7 @@
 
 pub mod corpus;
 pub mod describe;
+#[cfg(feature = "workbench")]
 pub mod fetch;
 pub mod higgs_sim;
 pub(crate) mod interrupt;

@@ -3,9 +3,9 @@
 //! `gpu_comparison [ROUNDS] [COLUMNS] [GPU]`: how often every operation runs (default 20), up to how many columns (3,000), on
 //! which GPU (0).
 
-use gpu_comparison::device::Backend;
-use gpu_comparison::device::cpu::Cpu;
-use gpu_comparison::device::cuda::{Cuda, comparison, probe};
+use parsimony::device::Backend;
+use parsimony::device::cpu::Cpu;
+use parsimony::device::cuda::{Cuda, comparison, probe};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;

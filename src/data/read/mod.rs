@@ -12,6 +12,7 @@ mod labels;
 mod layout;
 mod libsvm;
 mod numbers;
+#[cfg(feature = "workbench")]
 mod parquet;
 mod pipeline;
 mod sink;
@@ -231,7 +232,13 @@ pub(in crate::data) fn read_into(
         Format::Csv | Format::Tsv => delimited::read(path, format, options, wanted, &mut rows, progress)?,
         Format::Libsvm => libsvm::read(path, options, wanted, &mut rows, progress)?,
         Format::Idx => idx::read(path, wanted, &mut rows)?,
+        #[cfg(feature = "workbench")]
         Format::Parquet => parquet::read(path, options, wanted, &mut rows, progress)?,
+        #[cfg(not(feature = "workbench"))]
+        Format::Parquet => {
+            let remedy = "give the store that `parsimony data import` makes of it";
+            return Err(DataError::new(path, "Parquet, which this program was built without", remedy).into());
+        }
         Format::Text => {
             return Err(DataError::new(
                 path,

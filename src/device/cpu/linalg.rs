@@ -1,4 +1,4 @@
-//! Factorizations for optimizers, through LAPACK, with names for what fails.
+//! Factorizations for optimizers, with names for what fails: by LAPACK, or in programs built without it by faer.
 //!
 //! Solving with a factor and one right-hand side reads every number once: substitution is done here, on the factor as it lies,
 //! where LAPACK's other order of elements would first want a transposed copy.
@@ -6,8 +6,14 @@
 use super::real::Real;
 use crate::error::{Error, Result};
 use ndarray::{Array1, Array2, ArrayView1};
-use ndarray_linalg::{Cholesky, Diag, Eigh, InverseC, QRSquareInto, SolveTriangular, UPLO};
 use pulp::{Arch, Simd, WithSimd};
+
+#[cfg(not(feature = "lapack"))]
+#[path = "factorizations/by_faer.rs"]
+mod factorizations;
+#[cfg(feature = "lapack")]
+#[path = "factorizations/by_lapack.rs"]
+mod factorizations;
 
 /// Copies the lower triangle onto the upper one.
 pub fn symmetrize(matrix: &mut Array2<f64>) {
@@ -26,7 +32,7 @@ pub fn cholesky(matrix: &Array2<f64>) -> Result<Array2<f64>> {
     if matrix.is_empty() {
         return Ok(matrix.clone());
     }
-    let factor = matrix.cholesky(UPLO::Lower).ok();
+    let factor = factorizations::cholesky(matrix);
     // Not every LAPACK notices a pivot that is no number.
     factor
         .filter(|factor| factor.diag().iter().all(|pivot| pivot.is_finite()))
@@ -158,9 +164,8 @@ impl ScaledCholesky {
         if self.factor.is_empty() {
             return Ok(self.factor.clone());
         }
-        let singular = |_| Error::Numeric("a triangular factor is singular".into());
-        let identity = Array2::eye(self.factor.nrows());
-        Ok(self.factor.solve_triangular(UPLO::Lower, Diag::NonUnit, &identity).map_err(singular)? / &self.scale)
+        let singular = || Error::Numeric("a triangular factor is singular".into());
+        Ok(factorizations::inverse_of_lower(&self.factor).ok_or_else(singular)? / &self.scale)
     }
 }
 
@@ -169,7 +174,8 @@ impl ScaledCholesky {
 /// # Errors
 /// [`Error::Numeric`] if the iteration does not converge.
 pub fn symmetric_eigen(matrix: &Array2<f64>) -> Result<(Array1<f64>, Array2<f64>)> {
-    matrix.eigh(UPLO::Lower).map_err(|e| Error::Numeric(format!("eigenvalues of a symmetric matrix: {e}")))
+    factorizations::symmetric_eigen(matrix)
+        .map_err(|e| Error::Numeric(format!("eigenvalues of a symmetric matrix: {e}")))
 }
 
 /// The inverse of a symmetric positive-definite matrix.
@@ -177,7 +183,7 @@ pub fn symmetric_eigen(matrix: &Array2<f64>) -> Result<(Array1<f64>, Array2<f64>
 /// # Errors
 /// [`Error::Numeric`] if the matrix is not positive definite.
 pub fn positive_inverse(matrix: &Array2<f64>) -> Result<Array2<f64>> {
-    let inverse = matrix.invc().ok();
+    let inverse = factorizations::positive_inverse(matrix);
     // Not every LAPACK notices a pivot that is no number.
     inverse
         .filter(|inverse| inverse.diag().iter().all(|v| v.is_finite() && *v > 0.0))
@@ -190,8 +196,7 @@ pub fn positive_inverse(matrix: &Array2<f64>) -> Result<Array2<f64>> {
 /// # Errors
 /// [`Error::Numeric`] if LAPACK refuses.
 pub fn orthogonal_factor(matrix: Array2<f32>) -> Result<Array2<f32>> {
-    let (q, _) = matrix.qr_square_into().map_err(|e| Error::Numeric(format!("the factor Q of a matrix: {e}")))?;
-    Ok(q)
+    factorizations::orthogonal_factor(matrix).map_err(|e| Error::Numeric(format!("the factor Q of a matrix: {e}")))
 }
 
 /// Which columns depend linearly on earlier ones, from a Gram matrix in `f64` whose lower triangle is given.
