@@ -130,8 +130,13 @@ pub fn use_device(name: DeviceName, cache: Option<&Path>) -> Result<()> {
         DeviceName::Cpu => Device::new(Cpu::default()),
         DeviceName::Cuda(ordinal) => Device::new(Cuda::open(ordinal, cache)?),
     };
-    *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(device);
+    make_current(device);
     Ok(())
+}
+
+/// Builds on a device that was opened before.
+pub fn make_current(device: Device) {
+    *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(device);
 }
 
 /// The device that models are built on.
@@ -143,7 +148,7 @@ pub fn current() -> Device {
 
 /// Builds on a backend of the caller's: for tests of models on devices that are none.
 pub fn use_backend(backend: impl Backend + 'static) {
-    *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Device::new(backend));
+    make_current(Device::new(backend));
 }
 
 #[cfg(test)]

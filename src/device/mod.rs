@@ -16,7 +16,7 @@ mod tokens;
 
 pub use array::{Array, Ids};
 pub use backend::{Activation, AdamStep, Backend, BlockBody, Device, Job, Loss, Table};
-pub use choice::{DeviceName, DeviceWish, current, use_backend, use_device};
+pub use choice::{DeviceName, DeviceWish, current, make_current, use_backend, use_device};
 pub use cpu::design::Selection;
 pub use matrix::Matrix;
 pub use panels::{PANEL_ROWS, Panels};

@@ -1,10 +1,12 @@
-//! What a device must be able to do for Transformers, beside what [`Backend`](super::Backend) asks of it.
+//! What a device must be able to do for Transformers and Switch layers, beside what [`Backend`](super::Backend) asks of it.
 //!
 //! Here a matrix holds a token a row, `tokens x width`: tokens are gathered, sorted by expert and cut into segments, and
 //! whatever is done to one of them runs over contiguous numbers. An adjoint is the transpose of the tangent beside it. No result
 //! depends on the number of threads.
 
 use super::array::{Array, Ids, View, ViewMut};
+use super::backend::Table;
+use super::cpu::design::Selection;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
@@ -42,7 +44,7 @@ impl fmt::Display for FeedForward {
     }
 }
 
-/// Several matrices of one shape, one after another in an array.
+/// Several matrices of one shape in an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Matrices {
     /// Where the first begins.
@@ -51,14 +53,22 @@ pub struct Matrices {
     pub rows: usize,
     /// Columns of each: inputs.
     pub columns: usize,
+    /// Numbers from the beginning of one to that of the next.
+    pub step: usize,
 }
 
 impl Matrices {
+    /// Matrices one after another.
+    #[must_use]
+    pub fn new(start: usize, rows: usize, columns: usize) -> Self {
+        Self { start, rows, columns, step: rows * columns }
+    }
+
     /// Where matrix `index` lies.
     #[must_use]
     pub fn range(&self, index: usize) -> Range<usize> {
-        let size = self.rows * self.columns;
-        self.start + index * size..self.start + (index + 1) * size
+        let start = self.start + index * self.step;
+        start..start + self.rows * self.columns
     }
 }
 
@@ -141,8 +151,10 @@ pub enum Noise {
     },
 }
 
-/// What Transformers ask of a device.
+/// What Transformers and Switch layers ask of a device.
 pub trait Tokens {
+    /// Rows of a table, a row a token: what [`Backend::load`](super::Backend::load) does for examples as columns.
+    fn load_rows(&self, table: &Table, rows: Selection<'_>, out: ViewMut<'_>);
     /// Brings a list of rows to where the operations below need it.
     fn ids(&self, list: &[u32]) -> Ids;
     /// The list on the host.
@@ -166,6 +178,8 @@ pub trait Tokens {
     fn scatter_add(&self, to: ViewMut<'_>, ids: &[u32], from: View<'_>, factor: f32);
     /// `out_i = sum_j scale_ij from_(slots_ij)` over the slots of row `i`, those without a row apart; added with `keep`.
     fn combine(&self, out: ViewMut<'_>, keep: bool, from: View<'_>, slots: &Ids, scale: Option<&Array>);
+    /// `a_i = a_i / b_i`, 0 where `b_i` is not positive.
+    fn ratios(&self, a: &mut Array, b: &Array);
     /// `<a_i, b_i>` for every row.
     fn row_dots(&self, a: View<'_>, b: View<'_>) -> Array;
     /// `a_i = by_i a_i`.

@@ -1,48 +1,94 @@
-//! Compares every operation of the GPU backend with the CPU's and prints a table; says what is missing where there is no GPU.
-//!
-//! `gpu_comparison [ROUNDS] [COLUMNS] [GPU]`: how often every operation runs (default 20), up to how many columns (3,000), on
-//! which GPU (0).
+//! Parsimony's GPU backend beside its CPU's: every operation, and experiments trained on both. Says what is missing where there
+//! is no GPU.
 
-use parsimony::device::Backend;
+mod training;
+
+use clap::{Parser, ValueEnum};
+use parsimony::Result;
 use parsimony::device::cpu::Cpu;
 use parsimony::device::cuda::{Cuda, comparison, probe};
+use parsimony::device::{Backend, Device};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Compares the GPU backend with the CPU's: operations, then training; prints tables.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// What is compared.
+    #[arg(long, value_enum, default_values_t = [Part::Operations, Part::Training])]
+    part: Vec<Part>,
+    /// How often every operation runs, each time with other sizes.
+    #[arg(long, default_value_t = 20, value_name = "COUNT")]
+    rounds: u64,
+    /// Columns of an operation's matrices at most.
+    #[arg(long, default_value_t = 3000, value_name = "COUNT")]
+    columns: usize,
+    /// The GPU, counted from 0.
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    gpu: usize,
+    /// Rows of the data that is trained on, as a share of their full number.
+    #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
+    rows: f64,
+    /// Seconds that a training takes at most.
+    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
+    seconds: u64,
+    /// Train on the CPU alone; needs no GPU.
+    #[arg(long)]
+    cpu: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Every operation of the backend.
+    Operations,
+    /// Models of three experiments, trained by their optimizers.
+    Training,
+}
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<usize>());
-    let mut number = |default| arguments.next().map_or(Ok(default), |argument| argument);
-    let (Ok(rounds), Ok(columns), Ok(ordinal)) = (number(20), number(3000), number(0)) else {
-        eprintln!("usage: gpu_comparison [ROUNDS] [COLUMNS] [GPU], all whole numbers");
-        return ExitCode::from(2);
-    };
+    let options = Options::parse();
+    match run(&options) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Answers how many comparisons were beyond their bounds.
+fn run(options: &Options) -> Result<usize> {
+    let limit = Duration::from_secs(options.seconds);
+    if options.cpu {
+        return training::compare(&[Device::new(Cpu::default())], options.rows, limit);
+    }
     let found = probe();
     if let Some(obstacle) = found.obstacle {
         println!("skipped: no GPU can be used: {obstacle}");
-        return ExitCode::SUCCESS;
+        return Ok(0);
     }
     let cache = std::env::var_os("PARSIMONY_CACHE_DIR").map(PathBuf::from);
     let started = Instant::now();
-    let gpu = match Cuda::open(ordinal, cache.as_deref()) {
-        Ok(gpu) => gpu,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::from(1);
-        }
-    };
+    let gpu = Cuda::open(options.gpu, cache.as_deref())?;
     let cpu = Cpu::default();
     println!("{} beside {}; kernels ready in {:.1} s", gpu.name(), cpu.name(), started.elapsed().as_secs_f64());
     if !found.has_blas {
         println!("libcublas was not found: products are those of our own kernels");
     }
-    let rows = comparison::compare(&cpu, &gpu, rounds as u64, columns);
-    let (table, failures) = comparison::table(&rows);
-    println!("{table}");
-    if let Err(error) = gpu.check() {
-        eprintln!("error: {error}");
-        return ExitCode::from(1);
+    let mut failures = 0;
+    if options.part.contains(&Part::Operations) {
+        let rows = comparison::compare(&cpu, &gpu, options.rounds, options.columns);
+        let (table, beyond) = comparison::table(&rows);
+        println!("{table}");
+        gpu.check()?;
+        println!("{} operations, {beyond} beyond their bounds", rows.len());
+        failures += beyond;
     }
-    println!("{} operations, {failures} beyond their bounds", rows.len());
-    ExitCode::from(u8::from(failures > 0))
+    if options.part.contains(&Part::Training) {
+        failures += training::compare(&[Device::new(cpu), Device::new(gpu)], options.rows, limit)?;
+    }
+    Ok(failures)
 }

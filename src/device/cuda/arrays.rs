@@ -229,6 +229,20 @@ impl Cuda {
         Arc::clone(&kept.entry(values.as_ptr() as usize).or_insert_with(new).1)
     }
 
+    /// Rows of a table by one of the kernels that load them.
+    pub(super) fn load_by(&self, kernel: &'static str, table: &Table, rows: Selection<'_>, out: DeviceMatrix) {
+        let panels = self.panels(&table.panels);
+        let (shift, factor) = (self.of_columns(&table.shift), self.of_columns(&table.factor));
+        let (first, list) = match rows {
+            Selection::Range(start, _) => (start, None),
+            Selection::List(list) => (0, Some(Memory::with(&self.core, list))),
+        };
+        let first = table.rows.start + first;
+        let list = list.as_ref().map_or(0, Memory::address);
+        let (columns, shift, factor) = (table.columns(), shift.address(), factor.address());
+        self.on_elements(kernel, out, arguments![panels.address(), columns, first, list, shift, factor, out]);
+    }
+
     fn to_f64(&self, a: View<'_>) -> Array2<f64> {
         let values = self.download(a);
         Array2::from_shape_fn((a.shape.rows, a.shape.columns), |(i, j)| f64::from(values[i * a.shape.columns + j]))
@@ -567,16 +581,7 @@ impl Backend for Cuda {
         let columns = table.columns();
         let fits = out.rows as usize == columns && out.columns as usize == rows.len();
         assert!(fits, "a {} x {} view for rows of {table:?}", out.rows, out.columns);
-        let panels = self.panels(&table.panels);
-        let (shift, factor) = (self.of_columns(&table.shift), self.of_columns(&table.factor));
-        let (first, list) = match rows {
-            Selection::Range(start, _) => (start, None),
-            Selection::List(list) => (0, Some(Memory::with(&self.core, list))),
-        };
-        let first = table.rows.start + first;
-        let list = list.as_ref().map_or(0, Memory::address);
-        let arguments = arguments![panels.address(), columns, first, list, shift.address(), factor.address(), out];
-        self.on_elements("load", out, arguments);
+        self.load_by("load", table, rows, out);
     }
 
     fn block_rows(&self, job: Job) -> usize {

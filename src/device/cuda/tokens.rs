@@ -6,7 +6,9 @@
 use super::arrays::{Cuda, address, arguments, blocks_of_columns, flat, is_empty, matrix, matrix_mut};
 use super::machine::{Argument, DeviceMatrix, List, Memory, THREADS};
 use crate::device::array::{Array, IdList, Ids, View, ViewMut};
-use crate::device::{Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, Routes, Segment, Tokens};
+use crate::device::{
+    Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, Routes, Segment, Selection, Table, Tokens,
+};
 
 /// Rows and columns of a tile of a product; `TILE` in `kernels/matrices.cu`.
 const TILE: usize = 64;
@@ -164,6 +166,13 @@ fn words(shape: &Attention<'_>, lists: &Lists) -> [u64; 6] {
 }
 
 impl Tokens for Cuda {
+    fn load_rows(&self, table: &Table, rows: Selection<'_>, out: ViewMut<'_>) {
+        let out = matrix_mut(&out);
+        let fits = out.columns as usize == table.columns() && out.rows as usize == rows.len();
+        assert!(fits, "a {} x {} view for rows of {table:?}", out.rows, out.columns);
+        self.load_by("load_rows", table, rows, out);
+    }
+
     fn ids(&self, list: &[u32]) -> Ids {
         ids_of(List::with(&self.core, list))
     }
@@ -269,6 +278,13 @@ impl Tokens for Cuda {
         self.on_rows("combine", out, arguments![out, keep, from, rows_of(slots).address(), scale, each]);
     }
 
+    fn ratios(&self, a: &mut Array, b: &Array) {
+        assert_eq!(a.len(), b.len(), "arrays of the same length");
+        if !a.is_empty() {
+            self.core.launch("ratios", flat(a.len()), arguments![address(a), address(b), a.len()]);
+        }
+    }
+
     fn row_dots(&self, a: View<'_>, b: View<'_>) -> Array {
         let (a, b) = (matrix(a), matrix(b));
         let dots = self.new_array(a.rows as usize);
@@ -344,8 +360,8 @@ impl Tokens for Cuda {
         if count > 0 && out.columns > 0 {
             let list = Memory::with(&self.core, &list);
             let weights = address(weights) + (matrices.start * size_of::<f32>()) as u64;
-            let (rows, columns) = (matrices.rows, matrices.columns);
-            let arguments = arguments![out, keep, x, weights, rows, columns, adjoint, list.address(), count];
+            let Matrices { rows, columns, step, .. } = matrices;
+            let arguments = arguments![out, keep, x, weights, rows, columns, step, adjoint, list.address(), count];
             self.core.launch("segment_products", tiles(out.columns, count), arguments);
         }
     }
@@ -354,11 +370,11 @@ impl Tokens for Cuda {
         let met = segments.iter().filter(|segment| !segment.rows.is_empty());
         let list: Vec<u32> = met.flat_map(|s| [s.rows.start as u32, s.rows.end as u32, s.matrix as u32]).collect();
         let count = list.len() / 3;
-        let (rows, columns) = (matrices.rows, matrices.columns);
+        let Matrices { rows, columns, step, .. } = matrices;
         if count > 0 && rows * columns > 0 {
             let list = Memory::with(&self.core, &list);
             let sum = address(sum) + (matrices.start * size_of::<f32>()) as u64;
-            let arguments = arguments![sum, rows, columns, matrix(d), matrix(x), list.address(), count];
+            let arguments = arguments![sum, rows, columns, step, matrix(d), matrix(x), list.address(), count];
             let grid = tiles(columns as i64, count * rows.div_ceil(TILE));
             self.core.launch("segment_gradients", grid, arguments);
         }

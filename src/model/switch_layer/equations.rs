@@ -2,217 +2,221 @@
 //!
 //! The outputs `z = U x + delta` of a token that minimize `|y - p V [max(z, 0); 1]|^2 + penalty |delta|^2` with the mask
 //! `D = diag 1[U x > 0]` held solve `(penalty I + p^2 D V'V D) delta = g`, `g = p D V' r`: a few steps of conjugate gradients,
-//! each a product with `V'V` for all tokens of a tile at once. Outside the mask `delta` is zero.
+//! each a product with `V'V` for all tokens of a block at once. Outside the mask `delta` is zero.
 
 use super::SwitchLayer;
-use super::layer::{Block, Layer, Room, Routing, Shape, Work};
-use crate::device::{Activation, Array, Backend, Matrix};
+use super::layer::{Layer, Load, Pass, Room, Shape, Work};
+use crate::device::{Activation, Array, Matrices, Matrix, Segment};
 use crate::error::Result;
-use crate::model::sheet::Sheet;
 use crate::oracle::{
     Answer, Expert, ExpertEquations, ExpertGrams, ExpertLayer, ExpertQuestion, ExpertShare, ExpertSums, RouterSignal,
     Rows, TokenStep, Vector,
 };
 
-/// Numbers of a job's sum: both right-hand sides as the numbers of an expert, then the three Gram matrices.
+/// Where the Gram matrices of the experts lie, one expert's after another's.
 #[derive(Clone, Copy)]
 struct Places {
-    input: usize,
-    output: usize,
-    masks: usize,
-    end: usize,
+    input: Matrices,
+    output: Matrices,
+    masks: Matrices,
+    /// Numbers of an expert.
+    length: usize,
 }
 
 impl Places {
-    fn new(shape: Shape, with_grams: bool) -> Self {
-        let input = shape.expert();
-        if !with_grams {
-            return Self { input, output: input, masks: input, end: input };
+    fn new(shape: Shape) -> Self {
+        let (inputs, hidden) = (shape.inputs + 1, shape.hidden + 1);
+        let length = inputs.pow(2) + hidden.pow(2) + shape.hidden.pow(2);
+        let square = |start: usize, size: usize| Matrices { step: length, ..Matrices::new(start, size, size) };
+        Self {
+            input: square(0, inputs),
+            output: square(inputs.pow(2), hidden),
+            masks: square(inputs.pow(2) + hidden.pow(2), shape.hidden),
+            length,
         }
-        let output = input + (shape.inputs + 1).pow(2);
-        let masks = output + (shape.hidden + 1).pow(2);
-        Self { input, output, masks, end: masks + shape.hidden.pow(2) }
     }
 }
 
-/// What the tokens of a job add up to.
-struct JobEquations {
-    sum: Array,
-    /// The sum of `1/2 |r|^2`.
-    loss: f64,
-    /// `<e, V a>` of every token with `e = f - y`.
-    gates: Vec<f32>,
-    /// `|y - p_j E_j(x)|^2` for every token and expert, where responsibilities are asked for.
-    errors: Vec<f32>,
+/// What the tokens of all blocks add up to.
+struct Sums {
+    /// Both right-hand sides of every expert and the router's, where their parameters lie.
+    rights: Array,
+    /// Gram matrices, if they are asked for.
+    grams: Option<Array>,
+    /// The sum of `|r|^2` over the tokens of each expert.
+    squares: Vec<f64>,
 }
 
 impl Layer {
-    /// The sums of one job.
-    #[expect(clippy::too_many_arguments, reason = "what meets in a job")]
-    fn job_equations(
-        &self,
-        device: &dyn Backend,
-        at: &Array,
-        block: &Block,
-        routing: &Routing,
-        index: usize,
-        room: &mut Room,
-        question: &ExpertQuestion<'_>,
-    ) -> JobEquations {
-        let (shape, job) = (self.shape, &routing.jobs[index]);
-        let places = Places::new(shape, question.with_grams);
-        let mut made = JobEquations { sum: device.zeros(places.end), loss: 0.0, gates: Vec::new(), errors: Vec::new() };
-        let squares = match question.step {
-            TokenStep::Gradient => None,
-            TokenStep::Proximal { .. } => {
-                let (weight, h) = (self.output_weight(at, job.expert), shape.hidden);
-                let mut product = device.zeros(h * h);
-                device.product(product.view_mut(0, h, h), false, weight.t(), weight);
-                Some(product)
-            }
-        };
-        for (i, tokens) in routing.tiles(job).enumerate() {
-            let (columns, keep) = (tokens.len(), i > 0);
-            self.forward(device, at, block, routing, job.expert, tokens, &mut room.tile);
-            made.loss += self.residual(device, block, tokens, room, Some(-1.0));
-            let along = self.along_gate(device, columns, &room.tile, &mut room.work);
-            made.gates.extend(along.into_iter().map(|along| -along));
-            self.descend(device, at, job.expert, columns, &room.tile, &mut room.work);
-            if let (TokenStep::Proximal { penalties, steps }, Some(squares)) = (question.step, &squares) {
-                self.proximal(device, squares, penalties[job.expert] as f32, steps, columns, room);
-            }
-            let Room { tile, work } = &mut *room;
-            let views = [work.g.view(columns), tile.x.view(columns), work.d.view(columns), tile.a.view(columns)];
-            self.expert_products(device, views, &mut made.sum, keep);
-            if question.with_grams {
-                self.grams(device, places, columns, room, &mut made.sum, keep);
-            }
-            if question.signal == RouterSignal::Responsibilities && shape.has_router() {
-                made.errors.extend(self.errors(device, at, routing, tokens, room));
-            }
+    /// `V'V` without the biases, for every expert.
+    fn output_squares(&self, at: &Array) -> (Array, Matrices) {
+        let (experts, h) = (self.shape.experts, self.shape.hidden);
+        let mut squares = self.device.zeros(experts * h * h);
+        for expert in 0..experts {
+            let weight = self.output_weight(at, expert);
+            self.device.product(squares.view_mut(expert * h * h, h, h), false, weight.t(), weight);
         }
-        made
+        (squares, Matrices::new(0, h, h))
     }
 
-    /// Overwrites `g` by `delta`.
-    fn proximal(
-        &self,
-        device: &dyn Backend,
-        squares: &Array,
-        penalty: f32,
-        steps: usize,
-        columns: usize,
-        Room { tile, work }: &mut Room,
-    ) {
-        let h = self.shape.hidden;
-        let Work { g, wide: [delta, direction, image], dots, .. } = work;
-        let gates = device.download(tile.p.view(columns));
-        let row = |values: &[f32], sheet: &mut Sheet| device.upload(sheet.view_mut(columns), values);
-        let dot = |a: &Sheet, b: &Sheet, dots: &mut Sheet| {
-            device.column_dots(dots.view_mut(columns), false, a.part(h, columns), b.part(h, columns));
-            device.download(dots.view(columns))
-        };
-        let ratio = |a: &[f32], b: &[f32], sign: f32| -> Vec<f32> {
-            a.iter().zip(b).map(|(a, b)| if *b > 0.0 { sign * a / b } else { 0.0 }).collect()
-        };
-        let gate_squares: Vec<f32> = gates.iter().map(|p| p * p).collect();
+    /// Overwrites `g` by `delta`; `penalties` has one of every token.
+    fn proximal(&self, pass: &Pass, work: &mut Work, squares: &(Array, Matrices), penalties: &Array, steps: usize) {
+        let (t, device, n, h) = (self.tokens(), &self.device, pass.n, self.shape.hidden);
+        let Work { g, wide: [delta, direction, image, other], .. } = work;
+        let gate_squares = pass.gates().map(|gates| {
+            let mut squares = device.zeros(n);
+            device.squares(squares.view_mut(0, 1, n), gates.view(0, 1, n));
+            squares
+        });
         // `g` is the residual of the system, zero outside the mask, and so is every direction.
-        device.copy(direction.part_mut(h, columns), g.view(columns));
-        let mut norms = dot(g, g, dots);
-        let mut scaled = Sheet::new(&self.device, h, columns);
+        device.copy(direction.view_mut(0, n, h), g.strided(0, n, h, h + 1));
+        let mut residual = device.zeros(n * h);
+        device.copy(residual.view_mut(0, n, h), direction.view(0, n, h));
+        let norms = |of: &Array| t.row_dots(of.view(0, n, h), of.view(0, n, h));
+        // `other = by o rows`, a number for each row.
+        let scaled = |other: &mut Array, rows: &Array, by: &Array| {
+            device.copy(other.view_mut(0, n, h), rows.view(0, n, h));
+            t.scale_rows(other.view_mut(0, n, h), by);
+        };
+        let mut norm = norms(&residual);
         for step in 0..steps {
-            let (matrix, mask) = (squares.view(0, h, h), tile.a.part(h, columns));
-            let image_part = image.part_mut(h, columns);
-            device.backpropagate(Activation::Relu, image_part, matrix, direction.part(h, columns), mask);
-            row(&gate_squares, dots);
-            device.scale_columns(scaled.view_mut(columns), image.part(h, columns), dots.view(columns));
-            device.blend(1.0, scaled.view_mut(columns), penalty, direction.part(h, columns));
-            let curvature = dot(direction, &scaled, dots);
-            row(&ratio(&norms, &curvature, 1.0), dots);
-            device.scale_columns(image.part_mut(h, columns), direction.part(h, columns), dots.view(columns));
+            let (to, from) = (image.view_mut(0, n, h), direction.view(0, n, h));
+            t.segment_products(to, false, from, &squares.0, squares.1, false, &pass.segments);
+            self.mask(pass, image, h);
+            if let Some(squares) = &gate_squares {
+                t.scale_rows(image.view_mut(0, n, h), squares);
+            }
+            scaled(other, direction, penalties);
+            device.blend(1.0, image.view_mut(0, n, h), 1.0, other.view(0, n, h));
+            let mut length = norm.clone();
+            t.ratios(&mut length, &t.row_dots(direction.view(0, n, h), image.view(0, n, h)));
+            scaled(other, direction, &length);
             if step == 0 {
-                device.copy(delta.part_mut(h, columns), image.part(h, columns));
+                device.copy(delta.view_mut(0, n, h), other.view(0, n, h));
             } else {
-                device.blend(1.0, delta.part_mut(h, columns), 1.0, image.part(h, columns));
+                device.blend(1.0, delta.view_mut(0, n, h), 1.0, other.view(0, n, h));
             }
             if step + 1 == steps {
                 break;
             }
-            device.scale_columns(image.part_mut(h, columns), scaled.view(columns), dots.view(columns));
-            device.blend(1.0, g.view_mut(columns), -1.0, image.part(h, columns));
-            let next = dot(g, g, dots);
-            row(&ratio(&next, &norms, 1.0), dots);
-            device.scale_columns(image.part_mut(h, columns), direction.part(h, columns), dots.view(columns));
-            device.blend(1.0, image.part_mut(h, columns), 1.0, g.view(columns));
-            std::mem::swap(direction, image);
-            norms = next;
+            scaled(other, image, &length);
+            device.blend(1.0, residual.view_mut(0, n, h), -1.0, other.view(0, n, h));
+            let mut next = norms(&residual);
+            let before = std::mem::replace(&mut norm, next.clone());
+            t.ratios(&mut next, &before);
+            t.scale_rows(direction.view_mut(0, n, h), &next);
+            device.blend(1.0, direction.view_mut(0, n, h), 1.0, residual.view(0, n, h));
         }
-        device.copy(g.view_mut(columns), delta.part(h, columns));
+        device.copy(g.strided_mut(0, n, h, h + 1), delta.view(0, n, h));
     }
 
-    /// Adds `x x'`, `A A'` and `p^2 m m'` of a tile.
-    fn grams(
-        &self,
-        device: &dyn Backend,
-        places: Places,
-        columns: usize,
-        Room { tile, work }: &mut Room,
-        sum: &mut Array,
-        keep: bool,
-    ) {
-        let (inputs, hidden) = (self.shape.inputs + 1, self.shape.hidden);
-        let [design, mask, _] = &mut work.wide;
-        let (x, p) = (tile.x.view(columns), tile.p.view(columns));
-        device.product(sum.view_mut(places.input, inputs, inputs), keep, x, x.t());
-        device.scale_columns(design.part_mut(hidden + 1, columns), tile.a.view(columns), p);
-        let design = design.part(hidden + 1, columns);
-        device.product(sum.view_mut(places.output, hidden + 1, hidden + 1), keep, design, design.t());
-        // p m: the gate sent down a matrix of ones with one row.
-        let kept = tile.a.part(hidden, columns);
-        device.backpropagate(Activation::Relu, mask.part_mut(hidden, columns), self.one_each(), p, kept);
-        let mask = mask.part(hidden, columns);
-        device.product(sum.view_mut(places.masks, hidden, hidden), keep, mask, mask.t());
+    /// Adds `x x'`, `A A'` and `p^2 m m'` of the tokens of every expert.
+    fn add_grams(&self, pass: &Pass, work: &mut Work, places: Places, grams: &mut Array) {
+        let (t, device, shape, n) = (self.tokens(), &self.device, self.shape, pass.n);
+        let hidden = shape.hidden + 1;
+        let x = pass.sorted_x(shape);
+        t.segment_gradients(grams, places.input, x, x, &pass.segments);
+        let design = &mut work.wide[0];
+        device.copy(design.view_mut(0, n, hidden), pass.a(shape));
+        self.gate(pass, design, hidden);
+        let a = design.view(0, n, hidden);
+        t.segment_gradients(grams, places.output, a, a, &pass.segments);
+        let masks = &mut work.wide[0];
+        device.fill(masks, 1.0);
+        self.mask(pass, masks, shape.hidden);
+        self.gate(pass, masks, shape.hidden);
+        let m = masks.view(0, n, shape.hidden);
+        t.segment_gradients(grams, places.masks, m, m, &pass.segments);
     }
 
-    /// `|y - p_j E_j(x)|^2` for every token of a tile and expert, token by token. Overwrites what the tile's own expert made.
-    fn errors(&self, device: &dyn Backend, at: &Array, routing: &Routing, tokens: &[u32], room: &mut Room) -> Vec<f32> {
-        let (experts, columns) = (self.shape.experts, tokens.len());
-        let mut errors = vec![0.0; columns * experts];
+    /// `h - p` into `work.logits`, from the errors of all experts at every token; `variance` is that of an output.
+    fn responsibilities(&self, at: &Array, pass: &Pass, work: &mut Work, variance: f64) {
+        let (t, device, shape, n) = (self.tokens(), &self.device, self.shape, pass.n);
+        let Shape { hidden, outputs, experts, .. } = shape;
+        let (zeros, mut errors) = (self.constants(n), device.zeros(n * experts));
+        let [a, out, ..] = &mut work.wide;
         for expert in 0..experts {
-            self.pass(device, at, expert, routing, tokens, &mut room.tile);
-            let Room { tile, work } = &mut *room;
-            device.scale_columns(work.d.view_mut(columns), tile.out.view(columns), tile.p.view(columns));
-            device.blend(-1.0, work.d.view_mut(columns), 1.0, work.y.view(columns));
-            device.column_dots(work.dots.view_mut(columns), false, work.d.view(columns), work.d.view(columns));
-            let squares = device.download(work.dots.view(columns));
-            errors[expert..].iter_mut().step_by(experts).zip(squares).for_each(|(to, square)| *to = square);
+            let all = [Segment { rows: 0..n, matrix: expert }];
+            device.fill(a, 1.0);
+            let units = a.strided_mut(0, n, hidden, hidden + 1);
+            t.segment_products(units, false, pass.x(shape), at, shape.input_matrices(), false, &all);
+            let units = a.strided_mut(0, n, hidden, hidden + 1);
+            device.activate(Activation::Relu, units, zeros[0].view(0, 1, n), None);
+            let made = out.view_mut(0, n, outputs);
+            t.segment_products(made, false, a.view(0, n, hidden + 1), at, shape.output_matrices(), false, &all);
+            let places: Vec<u32> = (0..n).map(|token| (token * experts + expert) as u32).collect();
+            let places = t.ids(&places);
+            t.scale_rows(out.view_mut(0, n, outputs), &t.take(pass.p(shape), &places));
+            device.blend(-1.0, out.view_mut(0, n, outputs), 1.0, pass.y(shape));
+            let r = out.view(0, n, outputs);
+            t.add_at(errors.view_mut(0, n, experts), &places, &t.row_dots(r, r));
         }
-        errors
+        // ln p and the logits differ by the same number for all experts of a token.
+        self.logits(at, pass, &mut work.logits);
+        let factor = (-0.5 / variance) as f32;
+        device.blend(1.0, work.logits.view_mut(0, n, experts), factor, errors.view(0, n, experts));
+        t.softmax_rows(work.logits.view_mut(0, n, experts), &mut device.zeros(n));
+        device.blend(1.0, work.logits.view_mut(0, n, experts), -1.0, pass.p(shape));
     }
 
-    /// `h - p`, expert by expert, from the errors of all experts; `variance` is that of an output.
-    fn responsibilities(&self, routing: &Routing, made: &[JobEquations], variance: f64) -> Vec<f32> {
-        let (experts, columns) = (self.shape.experts, routing.order.len());
-        let mut signal = vec![0.0; experts * columns];
-        for (job, made) in routing.jobs.iter().zip(made) {
-            for (&token, errors) in routing.order[job.tokens.clone()].iter().zip(made.errors.chunks(experts)) {
-                let p = routing.probabilities(token);
-                let log = |j: usize| f64::from(p[j]).ln() - f64::from(errors[j]) / (2.0 * variance);
-                let logs: Vec<f64> = (0..experts).map(log).collect();
-                let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let total: f64 = logs.iter().map(|log| (log - largest).exp()).sum();
-                for (j, log) in logs.iter().enumerate() {
-                    signal[j * columns + token as usize] = ((log - largest).exp() / total - f64::from(p[j])) as f32;
+    /// Takes a block's sums in.
+    fn add_equations(
+        &self,
+        at: &Array,
+        room: &mut Room,
+        question: &ExpertQuestion<'_>,
+        squares: Option<&(Array, Matrices)>,
+        phi: &[f64],
+        sums: &mut Sums,
+    ) {
+        let (t, device, shape) = (self.tokens(), &self.device, self.shape);
+        let n = room.pass.n;
+        // `e` is the residual y - f.
+        self.residual(room, Some(-1.0));
+        let Room { pass, work, .. } = room;
+        let e = work.e.view(0, n, shape.outputs);
+        let own = t.row_dots(e, e);
+        let own = device.download(own.view(0, 1, n));
+        let mut total = 0.0;
+        for segment in &pass.segments {
+            let sum: f64 = own[segment.rows.clone()].iter().map(|&square| f64::from(square)).sum();
+            sums.squares[segment.matrix] += sum;
+            total += sum;
+        }
+        self.descend(at, pass, work);
+        if let (TokenStep::Proximal { penalties, steps }, Some(squares)) = (question.step, squares) {
+            let of = pass.segments.iter().flat_map(|s| std::iter::repeat_n(penalties[s.matrix] as f32, s.rows.len()));
+            let of: Vec<f32> = of.collect();
+            let mut penalties = device.zeros(n);
+            device.upload(penalties.view_mut(0, 1, n), &of);
+            self.proximal(pass, work, squares, &penalties, steps);
+        }
+        self.add_products(pass, work, &mut sums.rights);
+        if shape.has_router() {
+            match question.signal {
+                RouterSignal::Loss => {
+                    // Minus the derivative: `e` is minus that of the loss in the outputs.
+                    let along = self.along_gate(pass, work);
+                    let against: Vec<f64> = phi.iter().map(|phi| -phi).collect();
+                    self.logit_derivative(pass, &along, &against, work);
+                }
+                RouterSignal::Responsibilities => {
+                    let variance = total / (n * shape.outputs).max(1) as f64;
+                    self.responsibilities(at, pass, work, variance.max(f64::MIN_POSITIVE));
                 }
             }
+            self.add_router(work.logits(n, shape), pass.x(shape), &mut sums.rights);
         }
-        signal
+        if let Some(grams) = &mut sums.grams {
+            self.add_grams(pass, work, Places::new(shape), grams);
+        }
     }
 }
 
 impl SwitchLayer {
-    fn matrix(&self, from: &Array, start: usize, rows: usize, columns: usize, factor: f64) -> Matrix {
-        let mut matrix = Matrix::from_view(&self.layer.device, from.view(start, rows, columns));
+    fn matrix(&self, from: &Array, of: Matrices, index: usize, factor: f64) -> Matrix {
+        let view = from.view(of.range(index).start, of.rows, of.columns);
+        let mut matrix = Matrix::from_view(&self.layer.device, view);
         matrix.scale(factor);
         matrix
     }
@@ -230,67 +234,41 @@ impl ExpertEquations for SwitchLayer {
         let (selection, divisor) = self.selection(rows);
         let (layer, at, balance) = (&self.layer, at.array(), self.balance(rows));
         let shape = layer.shape;
-        let places = Places::new(shape, question.with_grams);
-        let is_ahead = balance > 0.0 && shape.has_router() && selection.len() > Layer::block_rows(selection.len());
-        let ahead = is_ahead.then(|| layer.load_of(at, &self.train, selection));
-        let mut load = super::layer::Load::none(shape.experts);
-        let mut router = layer.device.zeros(shape.router());
-        let mut sums: Vec<Option<(Array, f64)>> = vec![None; shape.experts];
-        layer.for_blocks(at, &self.train, selection, |block, routing| {
-            load.add(routing);
-            let made = layer.for_jobs(routing, |device, index, room| {
-                layer.job_equations(device, at, block, routing, index, room, &question)
-            });
-            if shape.has_router() {
-                let loss: f64 = made.iter().map(|made| made.loss).sum();
-                let signal = match question.signal {
-                    RouterSignal::Loss => {
-                        let phi: Vec<f64> =
-                            ahead.as_ref().unwrap_or(&load).balance(balance).iter().map(|phi| phi * divisor).collect();
-                        let gates: Vec<_> = made.iter().map(|made| &made.gates[..]).collect();
-                        let mut signal = layer.logit_derivative(routing, &gates, &phi);
-                        signal.iter_mut().for_each(|v| *v = -*v);
-                        signal
-                    }
-                    RouterSignal::Responsibilities => {
-                        let variance = 2.0 * loss / (block.columns * shape.outputs).max(1) as f64;
-                        layer.responsibilities(routing, &made, variance.max(f64::MIN_POSITIVE))
-                    }
-                };
-                layer.add_router(&signal, block.x.view(block.columns), &mut router);
-            }
-            for (job, made) in routing.jobs.iter().zip(made) {
-                match &mut sums[job.expert] {
-                    Some((sum, loss)) => {
-                        layer.device.axpby(1.0, sum, 1.0, &made.sum);
-                        *loss += made.loss;
-                    }
-                    empty => *empty = Some((made.sum, made.loss)),
-                }
-            }
+        let places = Places::new(shape);
+        let ahead = layer.load_ahead(at, &self.train, selection, balance);
+        let squares = matches!(question.step, TokenStep::Proximal { .. }).then(|| layer.output_squares(at));
+        let mut load = Load::none(shape.experts);
+        let mut sums = Sums {
+            rights: layer.device.zeros(layer.layout.len()),
+            grams: question.with_grams.then(|| layer.device.zeros(shape.experts * places.length)),
+            squares: vec![0.0; shape.experts],
+        };
+        layer.for_blocks(at, &self.train, selection, |room| {
+            layer.add_load(&room.pass, &mut load);
+            let phi = ahead.as_ref().unwrap_or(&load).balance(balance);
+            let phi: Vec<f64> = phi.into_iter().map(|phi| phi * divisor).collect();
+            layer.add_equations(at, room, &question, squares.as_ref(), &phi, &mut sums);
         });
-        let loss: f64 = sums.iter().flatten().map(|(_, loss)| loss).sum();
-        let share = |(expert, sum): (usize, Option<(Array, f64)>)| {
-            let (sum, loss) = sum?;
+        layer.device.check()?;
+        let share = |expert: usize| {
             let rows = load.tokens[expert];
-            let matrix = |start, rows_, columns| self.matrix(&sum, start, rows_, columns, 1.0 / rows);
-            Some(ExpertShare {
+            let factor = 1.0 / rows;
+            (rows > 0.0).then(|| ExpertShare {
                 rows: rows as usize,
-                residual: 2.0 * loss / rows,
-                input_right: matrix(0, shape.hidden, shape.inputs + 1),
-                output_right: matrix(shape.input(), shape.outputs, shape.hidden + 1),
-                grams: question.with_grams.then(|| ExpertGrams {
-                    input: matrix(places.input, shape.inputs + 1, shape.inputs + 1),
-                    output: matrix(places.output, shape.hidden + 1, shape.hidden + 1),
-                    masks: matrix(places.masks, shape.hidden, shape.hidden),
+                residual: sums.squares[expert] * factor,
+                input_right: self.matrix(&sums.rights, shape.input_matrices(), expert, factor),
+                output_right: self.matrix(&sums.rights, shape.output_matrices(), expert, factor),
+                grams: sums.grams.as_ref().map(|grams| ExpertGrams {
+                    input: self.matrix(grams, places.input, expert, factor),
+                    output: self.matrix(grams, places.output, expert, factor),
+                    masks: self.matrix(grams, places.masks, expert, factor),
                 }),
             })
         };
-        let has_router = shape.has_router();
-        let router = has_router
-            .then(|| self.matrix(&router, 0, shape.experts, shape.inputs + 1, 1.0 / selection.len().max(1) as f64));
-        let value = loss / divisor + balance * load.imbalance();
-        let experts = sums.into_iter().enumerate().map(share).collect();
+        let of_all = 1.0 / selection.len().max(1) as f64;
+        let router = shape.has_router().then(|| self.matrix(&sums.rights, shape.router_matrix(), 0, of_all));
+        let value = 0.5 * sums.squares.iter().sum::<f64>() / divisor + balance * load.imbalance();
+        let experts = (0..shape.experts).map(share).collect();
         let mut cost = self.cost(selection.len(), 2.0, 1.0);
         cost.flops += selection.len() as f64 * self.extra_flops(&question);
         Ok(Answer { value: ExpertSums { value, router, experts }, cost })

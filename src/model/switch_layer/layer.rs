@@ -1,27 +1,14 @@
-//! The layer: its parameters, the way of tokens to experts, and what the tokens of one expert go through.
+//! The layer: its parameters, the way of tokens to experts, and what a block of tokens goes through.
 //!
-//! Every block of rows is loaded once and routed; the columns of its sheets are then gathered expert by expert into tiles that
-//! stay in cache. A job is a run of tokens of one expert, cut by their number alone, so that no result depends on the number of
-//! threads, and an expert without tokens is not touched.
+//! A matrix holds a token a row. A block of tokens is loaded, routed and sorted by expert; every product is then one of segments
+//! for all experts at once, whatever their number, and an expert without tokens is not touched. Blocks follow one another and
+//! each operation is the whole device's, so that no result depends on the number of threads.
 
 use crate::device::array::View;
-use crate::device::{Activation, Array, Backend, Device, Loss, Selection, Table};
-use crate::model::sheet::Sheet;
+use crate::device::{Activation, Array, Device, Ids, Job, Loss, Matrices, Routes, Segment, Selection, Table, Tokens};
 use crate::oracle::Layout;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Rows that are loaded and routed together.
-const BLOCK_ROWS: usize = 8192;
-
-/// Tokens of a job at most.
-const JOB_TOKENS: usize = 1024;
-
-/// Tokens of a tile: its sheets of some 64 units fit into a core's second-level cache.
-pub(super) const TILE_TOKENS: usize = 256;
-
-/// Tokens whose probabilities are formed by one thread at a time.
-const ROUTED_TOGETHER: usize = 512;
 
 /// The layer's widths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +46,22 @@ impl Shape {
         start..start + self.expert()
     }
 
+    /// The router's matrix.
+    pub fn router_matrix(self) -> Matrices {
+        Matrices::new(0, self.experts, self.inputs + 1)
+    }
+
+    /// `U` of the experts.
+    pub fn input_matrices(self) -> Matrices {
+        Matrices { step: self.expert(), ..Matrices::new(self.router(), self.hidden, self.inputs + 1) }
+    }
+
+    /// `V` of the experts.
+    pub fn output_matrices(self) -> Matrices {
+        let first = Matrices::new(self.router() + self.input(), self.outputs, self.hidden + 1);
+        Matrices { step: self.expert(), ..first }
+    }
+
     /// Names and shapes of the blocks.
     fn blocks(self) -> Vec<(String, usize, usize)> {
         let router = self.has_router().then(|| ("router".to_owned(), self.experts, self.inputs + 1));
@@ -76,6 +79,11 @@ impl Shape {
         let expert = [self.hidden * (self.inputs + 1), self.outputs * (self.hidden + 1)];
         [self.router(), expert[0], expert[1]].map(|count| count as f64)
     }
+
+    /// Numbers that a [`Pass`] keeps of a token.
+    pub fn numbers(self) -> usize {
+        2 * (self.inputs + 1 + self.outputs) + self.hidden + 1 + self.outputs + self.experts + 4
+    }
 }
 
 /// A split's rows on the device.
@@ -91,72 +99,6 @@ impl Part {
     }
 }
 
-/// Rows as they were loaded: inputs with a constant one, and targets.
-#[derive(Debug)]
-pub(super) struct Block {
-    pub x: Sheet,
-    pub y: Sheet,
-    pub columns: usize,
-}
-
-/// Where the tokens of a block go.
-#[derive(Debug)]
-pub(super) struct Routing {
-    /// `softmax(R x)`, token by token: `tokens x experts`; ones without a router.
-    pub p: Vec<f32>,
-    /// Tokens in the order of their experts.
-    pub order: Vec<u32>,
-    /// Runs of `order` that belong to one expert.
-    pub jobs: Vec<Job>,
-    experts: usize,
-}
-
-/// Tokens of one expert.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Job {
-    pub expert: usize,
-    pub tokens: Range<usize>,
-}
-
-impl Routing {
-    fn new(p: Vec<f32>, chosen: &[u32], experts: usize) -> Self {
-        let mut starts = vec![0; experts + 1];
-        chosen.iter().for_each(|&expert| starts[expert as usize + 1] += 1);
-        (0..experts).for_each(|i| starts[i + 1] += starts[i]);
-        let mut jobs = Vec::new();
-        for expert in 0..experts {
-            let (mut start, end) = (starts[expert], starts[expert + 1]);
-            while start < end {
-                let next = (start + JOB_TOKENS).min(end);
-                jobs.push(Job { expert, tokens: start..next });
-                start = next;
-            }
-        }
-        let mut order = vec![0; chosen.len()];
-        for (token, &expert) in (0..).zip(chosen) {
-            let place = &mut starts[expert as usize];
-            order[*place] = token;
-            *place += 1;
-        }
-        Self { p, order, jobs, experts }
-    }
-
-    /// The probability with which a token's expert was chosen.
-    pub fn gate(&self, token: u32, expert: usize) -> f32 {
-        self.p[token as usize * self.experts + expert]
-    }
-
-    /// A token's probabilities.
-    pub fn probabilities(&self, token: u32) -> &[f32] {
-        &self.p[token as usize * self.experts..][..self.experts]
-    }
-
-    /// Tiles of a job.
-    pub fn tiles(&self, job: &Job) -> std::slice::Chunks<'_, u32> {
-        self.order[job.tokens.clone()].chunks(TILE_TOKENS)
-    }
-}
-
 /// How tokens spread over experts.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Load {
@@ -169,16 +111,6 @@ pub(super) struct Load {
 impl Load {
     pub fn none(experts: usize) -> Self {
         Self { tokens: vec![0.0; experts], probability: vec![0.0; experts] }
-    }
-
-    /// Takes a block in.
-    pub fn add(&mut self, routing: &Routing) {
-        routing.jobs.iter().for_each(|job| self.tokens[job.expert] += job.tokens.len() as f64);
-        for p in routing.p.chunks(routing.experts) {
-            for (sum, &p) in self.probability.iter_mut().zip(p) {
-                *sum += f64::from(p);
-            }
-        }
     }
 
     fn rows(&self) -> f64 {
@@ -198,39 +130,53 @@ impl Load {
     }
 }
 
-/// Tokens of one expert, and what it made of them.
+/// A block of tokens: as it was loaded, where its tokens go, and, sorted by expert, what these make of them.
 #[derive(Debug)]
-pub(super) struct Tile {
-    /// Inputs and a constant one.
-    pub x: Sheet,
-    /// `max(U x, 0)` and a constant one.
-    pub a: Sheet,
-    /// `V a`.
-    pub out: Sheet,
-    /// The gate.
-    pub p: Sheet,
+pub(super) struct Pass {
+    /// Tokens.
+    pub n: usize,
+    /// Inputs and a constant one, `n x (inputs + 1)`, and targets, `n x outputs`.
+    x: Array,
+    y: Array,
+    /// `softmax(R x)`, `n x experts`; nothing without a router.
+    p: Array,
+    log_sums: Array,
+    routes: Option<Routes>,
+    /// The tokens of every expert that has any.
+    pub segments: Vec<Segment>,
+    /// Inputs and targets, sorted.
+    sorted_x: Array,
+    pub sorted_y: Array,
+    /// The gate of every sorted token; nothing without a router.
+    gates: Option<Array>,
+    /// `max(U x, 0)` and a constant one, `n x (hidden + 1)`.
+    a: Array,
+    /// `V a`, `n x outputs`.
+    pub out: Array,
+    /// Row 0 for every token.
+    first_row: Ids,
 }
 
-/// Room for what comes back through a tile.
+/// Room for what comes back through a pass, sorted by expert.
 #[derive(Debug)]
 pub(super) struct Work {
-    /// Targets.
-    pub y: Sheet,
     /// Derivatives in the layer's outputs, or residuals.
-    pub e: Sheet,
+    pub e: Array,
     /// The same times the gate.
-    pub d: Sheet,
-    /// Derivatives in `U x`.
-    pub g: Sheet,
-    pub dots: Sheet,
+    pub d: Array,
+    /// Derivatives in `U x`, with those in the constant one beside them: `n x (hidden + 1)`.
+    pub g: Array,
+    /// Numbers for every logit, token by token as loaded.
+    pub logits: Array,
     /// As wide as the widest of the others.
-    pub wide: [Sheet; 3],
+    pub wide: [Array; 4],
 }
 
-/// The memory of a job.
+/// Memory for blocks of so many tokens.
 #[derive(Debug)]
 pub(super) struct Room {
-    pub tile: Tile,
+    tokens: usize,
+    pub pass: Pass,
     pub work: Work,
 }
 
@@ -240,324 +186,375 @@ pub(super) struct Layer {
     pub device: Device,
     pub shape: Shape,
     pub layout: Arc<Layout>,
-    zeros: Array,
-    ones: Array,
     rooms: Mutex<Vec<Room>>,
-    blocks: Mutex<Vec<(usize, Block)>>,
+    /// Zeros and ones, one for each token of the largest block so far.
+    constants: Mutex<Option<Arc<[Array; 2]>>>,
 }
 
-/// Memory of blocks that is kept between passes.
-const KEPT_BLOCKS: usize = 4;
+/// Rooms that are kept between passes.
+const KEPT_ROOMS: usize = 4;
 
 impl Layer {
     pub fn new(device: Device, shape: Shape) -> Self {
         let blocks = shape.blocks();
         let layout = Layout::on(&device, blocks.iter().map(|(name, rows, columns)| (name.as_str(), *rows, *columns)));
-        let (zeros, mut ones) = (device.zeros(shape.hidden), device.zeros(shape.hidden));
-        device.fill(&mut ones, 1.0);
-        Self { device, shape, layout, zeros, ones, rooms: Mutex::default(), blocks: Mutex::default() }
+        Self { device, shape, layout, rooms: Mutex::default(), constants: Mutex::default() }
     }
 
-    /// `U` of an expert.
-    pub fn input<'a>(&self, at: &'a Array, expert: usize) -> View<'a> {
-        at.view(self.shape.place(expert).start, self.shape.hidden, self.shape.inputs + 1)
+    /// What the device does for tokens.
+    pub fn tokens(&self) -> &dyn Tokens {
+        self.device.tokens().expect("every device knows tokens")
     }
 
-    /// `V` of an expert.
-    pub fn output<'a>(&self, at: &'a Array, expert: usize) -> View<'a> {
-        let start = self.shape.place(expert).start + self.shape.input();
-        at.view(start, self.shape.outputs, self.shape.hidden + 1)
-    }
-
-    /// `V` without its biases.
+    /// `V` of an expert without its biases.
     pub fn output_weight<'a>(&self, at: &'a Array, expert: usize) -> View<'a> {
-        let start = self.shape.place(expert).start + self.shape.input();
+        let start = self.shape.output_matrices().range(expert).start;
         at.strided(start, self.shape.outputs, self.shape.hidden, self.shape.hidden + 1)
     }
 
-    /// Zeros, a number for each hidden unit.
-    pub fn no_bias(&self) -> View<'_> {
-        self.zeros.view(0, 1, self.shape.hidden)
-    }
-
-    /// Ones, a number for each hidden unit.
-    pub fn one_each(&self) -> View<'_> {
-        self.ones.view(0, 1, self.shape.hidden)
-    }
-
-    fn with_ones(&self, units: usize, columns: usize) -> Sheet {
-        let mut sheet = Sheet::new(&self.device, units + 1, columns);
-        self.device.upload(sheet.unit_mut(units, columns), &vec![1.0; columns]);
-        sheet
-    }
-
-    pub fn new_tile(&self) -> Tile {
-        let Shape { inputs, hidden, outputs, .. } = self.shape;
-        Tile {
-            x: self.with_ones(inputs, TILE_TOKENS),
-            a: self.with_ones(hidden, TILE_TOKENS),
-            out: Sheet::new(&self.device, outputs, TILE_TOKENS),
-            p: Sheet::new(&self.device, 1, TILE_TOKENS),
+    /// Zeros and ones, at least so many of each.
+    pub fn constants(&self, count: usize) -> Arc<[Array; 2]> {
+        let mut kept = self.constants.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some(constants) if constants[0].len() >= count => Arc::clone(constants),
+            _ => {
+                let mut ones = self.device.zeros(count);
+                self.device.fill(&mut ones, 1.0);
+                let constants = Arc::new([self.device.zeros(count), ones]);
+                *kept = Some(Arc::clone(&constants));
+                constants
+            }
         }
     }
 
-    fn new_room(&self) -> Room {
-        let Shape { inputs, hidden, outputs, .. } = self.shape;
-        let sheet = |units| Sheet::new(&self.device, units, TILE_TOKENS);
-        let widest = (inputs + 1).max(hidden + 1).max(outputs);
+    /// Rows of zeros, so wide and with ones in their last column.
+    fn with_ones(&self, tokens: usize, width: usize) -> Array {
+        let mut array = self.device.zeros(tokens * width);
+        if tokens > 0 {
+            let ones = self.constants(tokens);
+            self.device.copy(array.strided_mut(width - 1, tokens, 1, width), ones[1].view(0, tokens, 1));
+        }
+        array
+    }
+
+    pub fn new_pass(&self, tokens: usize) -> Pass {
+        let Shape { inputs, hidden, outputs, experts } = self.shape;
+        let zeros = |width: usize| self.device.zeros(tokens * width);
+        let routed = if self.shape.has_router() { 1 } else { 0 };
+        Pass {
+            n: 0,
+            x: self.with_ones(tokens, inputs + 1),
+            y: zeros(outputs),
+            p: zeros(routed * experts),
+            log_sums: zeros(routed),
+            routes: None,
+            segments: Vec::new(),
+            sorted_x: zeros(routed * (inputs + 1)),
+            sorted_y: zeros(routed * outputs),
+            gates: None,
+            a: self.with_ones(tokens, hidden + 1),
+            out: zeros(outputs),
+            first_row: self.tokens().ids(&[]),
+        }
+    }
+
+    fn new_room(&self, tokens: usize) -> Room {
+        let Shape { inputs, hidden, outputs, experts } = self.shape;
+        let zeros = |width: usize| self.device.zeros(tokens * width);
+        let widest = (inputs + 1).max(hidden + 1).max(outputs).max(experts);
         let work = Work {
-            y: sheet(outputs),
-            e: sheet(outputs),
-            d: sheet(outputs),
-            g: sheet(hidden),
-            dots: sheet(1),
-            wide: [(); 3].map(|()| sheet(widest)),
+            e: zeros(outputs),
+            d: zeros(outputs),
+            g: zeros(hidden + 1),
+            logits: zeros(experts),
+            wide: [(); 4].map(|()| zeros(widest)),
         };
-        Room { tile: self.new_tile(), work }
+        Room { tokens, pass: self.new_pass(tokens), work }
     }
 
-    /// Rows of a block at most.
-    pub fn block_rows(rows: usize) -> usize {
-        rows.clamp(1, BLOCK_ROWS)
-    }
-
-    /// Loads rows of a part.
-    pub fn load(&self, part: &Part, rows: Selection<'_>, block: &mut Block) {
-        block.columns = rows.len();
-        self.device.load(&part.inputs, rows, block.x.part_mut(self.shape.inputs, rows.len()));
-        self.device.load(&part.targets, rows, block.y.view_mut(rows.len()));
-    }
-
-    /// Memory for a block of up to `rows` rows.
-    pub fn new_block(&self, rows: usize) -> Block {
-        let y = Sheet::new(&self.device, self.shape.outputs, rows);
-        Block { x: self.with_ones(self.shape.inputs, rows), y, columns: 0 }
+    /// Tokens of a block at most, of so many.
+    pub fn block_tokens(&self, tokens: usize) -> usize {
+        // What is summed up is as large as the parameters: blocks follow one another.
+        let width = 3 * self.shape.numbers();
+        self.device.block_rows(Job { rows: tokens, width, sum: 0, parameters: usize::MAX })
     }
 
     /// The blocks of a selection.
-    pub fn pieces(rows: Selection<'_>) -> impl Iterator<Item = Selection<'_>> {
-        let size = Self::block_rows(rows.len());
+    pub fn pieces<'a>(&self, rows: Selection<'a>) -> impl Iterator<Item = Selection<'a>> + use<'a> {
+        let size = self.block_tokens(rows.len());
         (0..rows.len()).step_by(size).map(move |start| rows.part(start..(start + size).min(rows.len())))
     }
 
-    /// Loads rows block by block, routes each and hands it on.
-    pub fn for_blocks(&self, at: &Array, part: &Part, rows: Selection<'_>, mut body: impl FnMut(&Block, &Routing)) {
-        let size = Self::block_rows(rows.len());
-        let mut kept = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.iter().position(|(rows, _)| *rows == size);
-        let pooled = found.map(|i| kept.swap_remove(i).1);
-        drop(kept);
-        let mut block = pooled.unwrap_or_else(|| self.new_block(size));
-        for piece in Self::pieces(rows) {
-            self.load(part, piece, &mut block);
-            body(&block, &self.route(at, &block));
+    /// Loads rows of a part.
+    pub fn load(&self, part: &Part, rows: Selection<'_>, pass: &mut Pass) {
+        let (t, n, width) = (self.tokens(), rows.len(), self.shape.inputs + 1);
+        if pass.n != n {
+            pass.first_row = t.ids(&vec![0; n]);
         }
-        let mut kept = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == KEPT_BLOCKS {
+        pass.n = n;
+        t.load_rows(&part.inputs, rows, pass.x.strided_mut(0, n, width - 1, width));
+        t.load_rows(&part.targets, rows, pass.y.view_mut(0, n, self.shape.outputs));
+    }
+
+    /// Calls `body` with room for the blocks of a selection and every piece of it.
+    pub fn for_pieces(&self, rows: Selection<'_>, mut body: impl FnMut(Selection<'_>, &mut Room)) {
+        let size = self.block_tokens(rows.len());
+        let mut kept = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.iter().position(|room| room.tokens == size);
+        let pooled = found.map(|i| kept.swap_remove(i));
+        drop(kept);
+        let mut room = pooled.unwrap_or_else(|| self.new_room(size));
+        for piece in self.pieces(rows) {
+            body(piece, &mut room);
+        }
+        let mut kept = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == KEPT_ROOMS {
             kept.remove(0);
         }
-        kept.push((size, block));
+        kept.push(room);
     }
 
-    /// `matrix x` for the router's matrix or one of its shape, token by token: `tokens x experts`.
-    pub fn logits(&self, matrix: View<'_>, block: &Block) -> Vec<f32> {
-        let (experts, columns) = (self.shape.experts, block.columns);
-        let mut logits = self.device.zeros(experts * columns);
-        self.device.product(logits.view_mut(0, experts, columns), false, matrix, block.x.view(columns));
-        let by_expert = self.device.download(logits.view(0, experts, columns));
-        let mut by_token = vec![0.0; experts * columns];
-        for (expert, row) in by_expert.chunks(columns.max(1)).enumerate() {
-            for (to, &logit) in by_token[expert..].iter_mut().step_by(experts).zip(row) {
-                *to = logit;
-            }
-        }
-        by_token
-    }
-
-    /// The router's matrix.
-    pub fn router<'a>(&self, at: &'a Array) -> View<'a> {
-        at.view(0, self.shape.experts, self.shape.inputs + 1)
-    }
-
-    /// Sends every token to the expert of its largest probability, of several equal ones the first.
-    pub fn route(&self, at: &Array, block: &Block) -> Routing {
-        let (experts, columns) = (self.shape.experts, block.columns);
-        if !self.shape.has_router() {
-            return Routing::new(vec![1.0; columns], &vec![0; columns], 1);
-        }
-        let logits = self.logits(self.router(at), block);
-        let slots: Vec<Mutex<(Vec<f32>, Vec<u32>)>> =
-            (0..columns.div_ceil(ROUTED_TOGETHER)).map(|_| Mutex::default()).collect();
-        self.device.for_each(slots.len(), &|_, i| {
-            let end = ((i + 1) * ROUTED_TOGETHER).min(columns);
-            let routed = softmax(&logits[i * ROUTED_TOGETHER * experts..end * experts], experts);
-            *slots[i].lock().unwrap_or_else(PoisonError::into_inner) = routed;
+    /// Loads the rows of a part block by block, sends each to its experts and through them, and hands it on.
+    pub fn for_blocks(&self, at: &Array, part: &Part, rows: Selection<'_>, mut body: impl FnMut(&mut Room)) {
+        self.for_pieces(rows, |piece, room| {
+            self.load(part, piece, &mut room.pass);
+            self.route(at, &mut room.pass);
+            self.forward(at, &mut room.pass);
+            body(room);
         });
-        let (mut p, mut chosen) = (Vec::with_capacity(columns * experts), Vec::with_capacity(columns));
-        for slot in slots {
-            let (some, of) = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
-            p.extend(some);
-            chosen.extend(of);
-        }
-        Routing::new(p, &chosen, experts)
     }
 
-    /// What `body` makes of every job of a block, in order.
-    pub fn for_jobs<R: Send>(
-        &self,
-        routing: &Routing,
-        body: impl Fn(&dyn Backend, usize, &mut Room) -> R + Sync,
-    ) -> Vec<R> {
-        let slots: Vec<Mutex<Option<R>>> = routing.jobs.iter().map(|_| Mutex::new(None)).collect();
-        self.device.for_each(routing.jobs.len(), &|device, i| {
-            let pooled = self.rooms.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut room = pooled.unwrap_or_else(|| self.new_room());
-            let made = body(device, i, &mut room);
-            *slots[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
-            self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);
+    /// Loads and routes the rows of a part block by block and takes their loads in.
+    pub fn for_loads(&self, at: &Array, part: &Part, rows: Selection<'_>, mut body: impl FnMut(&Pass)) {
+        self.for_pieces(rows, |piece, room| {
+            self.load(part, piece, &mut room.pass);
+            self.route(at, &mut room.pass);
+            body(&room.pass);
         });
-        slots.into_iter().filter_map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
     }
 
-    /// Gathers some tokens and what an expert makes of them.
-    #[expect(clippy::too_many_arguments, reason = "what meets in a tile")]
-    pub fn forward(
-        &self,
-        device: &dyn Backend,
-        at: &Array,
-        block: &Block,
-        routing: &Routing,
-        expert: usize,
-        tokens: &[u32],
-        tile: &mut Tile,
-    ) {
-        let columns = tokens.len();
-        device.gather_columns(tile.x.view_mut(columns), block.x.view(block.columns), tokens);
-        self.pass(device, at, expert, routing, tokens, tile);
+    /// `x R'` for a router's matrix or one of its shape, which stands where the router does.
+    pub fn logits(&self, of: &Array, pass: &Pass, to: &mut Array) {
+        self.products_with_router(of, pass.x(self.shape), to);
     }
 
-    /// What an expert makes of the inputs of a tile.
-    pub fn pass(
-        &self,
-        device: &dyn Backend,
-        at: &Array,
-        expert: usize,
-        routing: &Routing,
-        tokens: &[u32],
-        tile: &mut Tile,
-    ) {
-        let (columns, hidden) = (tokens.len(), self.shape.hidden);
-        let gates: Vec<f32> = tokens.iter().map(|&token| routing.gate(token, expert)).collect();
-        device.upload(tile.p.view_mut(columns), &gates);
-        device.product(tile.a.part_mut(hidden, columns), false, self.input(at, expert), tile.x.view(columns));
-        device.activate(Activation::Relu, tile.a.part_mut(hidden, columns), self.no_bias(), None);
-        device.product(tile.out.view_mut(columns), false, self.output(at, expert), tile.a.view(columns));
+    fn products_with_router(&self, of: &Array, x: View<'_>, to: &mut Array) {
+        let n = x.size().0;
+        let all = [Segment { rows: 0..n, matrix: 0 }];
+        let (to, router) = (to.view_mut(0, n, self.shape.experts), self.shape.router_matrix());
+        self.tokens().segment_products(to, false, x, of, router, false, &all);
     }
 
-    /// Gathers the targets of some tokens; `factor (f - y)` goes into `e`, `f` into `d`. Answers the sum of `1/2 |f - y|^2`.
-    pub fn residual(
-        &self,
-        device: &dyn Backend,
-        block: &Block,
-        tokens: &[u32],
-        Room { tile, work }: &mut Room,
-        factor: Option<f32>,
-    ) -> f64 {
-        let columns = tokens.len();
-        device.gather_columns(work.y.view_mut(columns), block.y.view(block.columns), tokens);
-        device.scale_columns(work.d.view_mut(columns), tile.out.view(columns), tile.p.view(columns));
-        let e = factor.map(|factor| (work.e.view_mut(columns), factor));
-        device.loss(Loss::Squared, work.d.view(columns), work.y.view(columns), e)
+    /// Sends every token to the expert of its largest probability, of several equal ones to the first.
+    pub fn route(&self, at: &Array, pass: &mut Pass) {
+        let (t, n, shape) = (self.tokens(), pass.n, self.shape);
+        if !shape.has_router() {
+            pass.segments = vec![Segment { rows: 0..n, matrix: 0 }];
+            return;
+        }
+        let x = pass.x.view(0, n, shape.inputs + 1);
+        self.products_with_router(at, x, &mut pass.p);
+        t.softmax_rows(pass.p.view_mut(0, n, shape.experts), &mut pass.log_sums);
+        let routes = t.route(pass.p(shape), 1, None, &pass.first_row);
+        pass.gates = Some(t.take(pass.p(shape), &routes.elements));
+        pass.segments.clear();
+        let mut start = 0;
+        for (matrix, &count) in routes.kept.iter().enumerate().filter(|(_, count)| **count > 0) {
+            pass.segments.push(Segment { rows: start..start + count, matrix });
+            start += count;
+        }
+        pass.routes = Some(routes);
+    }
+
+    /// What experts make of their tokens.
+    pub fn forward(&self, at: &Array, pass: &mut Pass) {
+        let (t, n, Shape { inputs, hidden, outputs, .. }) = (self.tokens(), pass.n, self.shape);
+        let mut x = pass.x.view(0, n, inputs + 1);
+        if let Some(routes) = &pass.routes {
+            t.gather(pass.sorted_x.view_mut(0, n, inputs + 1), x, &routes.order);
+            t.gather(pass.sorted_y.view_mut(0, n, outputs), pass.y.view(0, n, outputs), &routes.order);
+            x = pass.sorted_x.view(0, n, inputs + 1);
+        }
+        let units = pass.a.strided_mut(0, n, hidden, hidden + 1);
+        t.segment_products(units, false, x, at, self.shape.input_matrices(), false, &pass.segments);
+        let (zeros, units) = (self.constants(n), pass.a.strided_mut(0, n, hidden, hidden + 1));
+        self.device.activate(Activation::Relu, units, zeros[0].view(0, 1, n), None);
+        let (out, a) = (pass.out.view_mut(0, n, outputs), pass.a.view(0, n, hidden + 1));
+        t.segment_products(out, false, a, at, self.shape.output_matrices(), false, &pass.segments);
+    }
+
+    /// Multiplies the sorted tokens' rows with their gates.
+    pub fn gate(&self, pass: &Pass, rows: &mut Array, width: usize) {
+        if let Some(gates) = &pass.gates {
+            self.tokens().scale_rows(rows.view_mut(0, pass.n, width), gates);
+        }
+    }
+
+    /// `factor (f - y)` into `e`, `f` into `d`. Answers the sum of `1/2 |f - y|^2`.
+    pub fn residual(&self, Room { pass, work, .. }: &mut Room, factor: Option<f32>) -> f64 {
+        let (n, outputs) = (pass.n, self.shape.outputs);
+        self.device.copy(work.d.view_mut(0, n, outputs), pass.out.view(0, n, outputs));
+        self.gate(pass, &mut work.d, outputs);
+        let e = factor.map(|factor| (work.e.view_mut(0, n, outputs), factor));
+        self.device.loss(Loss::Squared, work.d.view(0, n, outputs), pass.sorted_y(self.shape), e)
     }
 
     /// `<e, V a>` for every token: what a change of its gate changes along `e`.
-    pub fn along_gate(&self, device: &dyn Backend, columns: usize, tile: &Tile, work: &mut Work) -> Vec<f32> {
-        device.column_dots(work.dots.view_mut(columns), false, work.e.view(columns), tile.out.view(columns));
-        device.download(work.dots.view(columns))
+    pub fn along_gate(&self, pass: &Pass, work: &Work) -> Array {
+        let (n, outputs) = (pass.n, self.shape.outputs);
+        self.tokens().row_dots(work.e.view(0, n, outputs), pass.out.view(0, n, outputs))
     }
 
     /// Sends `e`, derivatives in the layer's outputs, down to `g`, those in `U x`; times the gate they stand in `d`.
-    pub fn descend(
-        &self,
-        device: &dyn Backend,
-        at: &Array,
-        expert: usize,
-        columns: usize,
-        tile: &Tile,
-        work: &mut Work,
-    ) {
-        let hidden = self.shape.hidden;
-        device.scale_columns(work.d.view_mut(columns), work.e.view(columns), tile.p.view(columns));
-        let (weight, kept) = (self.output_weight(at, expert), tile.a.part(hidden, columns));
-        device.backpropagate(Activation::Relu, work.g.view_mut(columns), weight, work.d.view(columns), kept);
+    pub fn descend(&self, at: &Array, pass: &Pass, work: &mut Work) {
+        let (n, shape) = (pass.n, self.shape);
+        self.device.copy(work.d.view_mut(0, n, shape.outputs), work.e.view(0, n, shape.outputs));
+        self.gate(pass, &mut work.d, shape.outputs);
+        let (g, d) = (work.g.view_mut(0, n, shape.hidden + 1), work.d.view(0, n, shape.outputs));
+        self.tokens().segment_products(g, false, d, at, shape.output_matrices(), true, &pass.segments);
+        self.mask(pass, &mut work.g, shape.hidden + 1);
     }
 
-    /// `g x'` and `d a'` as the numbers of an expert, added to `sum` with `keep`.
-    pub fn expert_products(&self, device: &dyn Backend, [g, x, d, a]: [View<'_>; 4], sum: &mut Array, keep: bool) {
-        let Shape { inputs, hidden, outputs, .. } = self.shape;
-        device.product(sum.view_mut(0, hidden, inputs + 1), keep, g, x.t());
-        device.product(sum.view_mut(self.shape.input(), outputs, hidden + 1), keep, d, a.t());
+    /// `rows = rows o 1[a > 0]` for the first numbers of the units.
+    pub fn mask(&self, pass: &Pass, rows: &mut Array, width: usize) {
+        let (n, zeros) = (pass.n, self.constants(pass.n));
+        let kept = pass.a.strided(0, n, width, self.shape.hidden + 1);
+        self.device.tangent(Activation::Relu, rows.view_mut(0, n, width), zeros[0].view(0, 1, n), kept);
     }
 
-    /// Adds the sums of a block's jobs to the places of their experts.
-    pub fn add_experts<'a>(&self, routing: &Routing, sums: impl Iterator<Item = &'a Array>, to: &mut Array) {
-        let length = self.shape.expert();
-        for (job, sum) in routing.jobs.iter().zip(sums) {
-            let place = to.view_mut(self.shape.place(job.expert).start, 1, length);
-            self.device.blend(1.0, place, 1.0, sum.view(0, 1, length));
+    /// Adds `g x'` and `d a'` to the places of the tokens' experts.
+    pub fn add_experts(&self, pass: &Pass, [g, x, d, a]: [View<'_>; 4], to: &mut Array) {
+        let (t, shape) = (self.tokens(), self.shape);
+        t.segment_gradients(to, shape.input_matrices(), g, x, &pass.segments);
+        t.segment_gradients(to, shape.output_matrices(), d, a, &pass.segments);
+    }
+
+    /// [`Layer::add_experts`] of what stands in a room.
+    pub fn add_products(&self, pass: &Pass, work: &Work, to: &mut Array) {
+        let (n, shape) = (pass.n, self.shape);
+        let (d, a) = (work.d.view(0, n, shape.outputs), pass.a.view(0, n, shape.hidden + 1));
+        self.add_experts(pass, [work.units(n, shape), pass.sorted_x(shape), d, a], to);
+    }
+
+    /// Adds `left' x` to the router's place, `left` of the shape of logits and `x` of that of inputs.
+    pub fn add_router(&self, left: View<'_>, x: View<'_>, to: &mut Array) {
+        let router = to.view_mut(0, self.shape.experts, self.shape.inputs + 1);
+        self.device.product(router, true, left.t(), x);
+    }
+
+    /// Derivatives in the logits into `work.logits`: `along` holds what the sorted tokens have along their gates, `phi` the
+    /// derivatives in all probabilities.
+    pub fn logit_derivative(&self, pass: &Pass, along: &Array, phi: &[f64], work: &mut Work) {
+        let (t, n, experts) = (self.tokens(), pass.n, self.shape.experts);
+        let mut own = self.device.zeros(experts);
+        if phi.iter().any(|&phi| phi != 0.0) {
+            let phi: Vec<f32> = phi.iter().map(|&phi| phi as f32).collect();
+            self.device.upload(own.view_mut(0, 1, experts), &phi);
+        }
+        t.gather(work.logits.view_mut(0, n, experts), own.view(0, 1, experts), &pass.first_row);
+        t.add_at(work.logits.view_mut(0, n, experts), &pass.routes().elements, along);
+        self.softmax_tangent(pass, &mut work.logits);
+    }
+
+    /// `t = p o (t - <p, t>)` for numbers of every logit.
+    pub fn softmax_tangent(&self, pass: &Pass, logits: &mut Array) {
+        let (n, experts) = (pass.n, self.shape.experts);
+        let ones = self.constants(n);
+        self.tokens().softmax_tangent(logits.view_mut(0, n, experts), pass.p.view(0, n, experts), &ones[1]);
+    }
+
+    /// Takes a block's load in.
+    pub fn add_load(&self, pass: &Pass, load: &mut Load) {
+        match &pass.routes {
+            None => {
+                load.tokens[0] += pass.n as f64;
+                load.probability[0] += pass.n as f64;
+            }
+            Some(routes) => {
+                let sums = self.tokens().probability_sums(pass.p(self.shape), &pass.first_row);
+                load.tokens.iter_mut().zip(&routes.chosen).for_each(|(sum, &count)| *sum += count as f64);
+                load.probability.iter_mut().zip(sums).for_each(|(sum, p)| *sum += p);
+            }
         }
     }
 
-    /// Adds `left x'` to the router's place, `left` given expert by expert: `experts x tokens`.
-    pub fn add_router(&self, left: &[f32], x: View<'_>, to: &mut Array) {
-        let (experts, columns) = (self.shape.experts, x.size().1);
-        let mut sheet = self.device.zeros(experts * columns);
-        self.device.upload(sheet.view_mut(0, experts, columns), left);
-        let router = to.view_mut(0, experts, self.shape.inputs + 1);
-        self.device.product(router, true, sheet.view(0, experts, columns), x.t());
+    /// The sum of `-p ln p` over a block's tokens and experts.
+    pub fn entropy(&self, pass: &Pass) -> f64 {
+        self.tokens().entropy(pass.p(self.shape), &pass.first_row)
+    }
+
+    /// One number of every sorted token, in the order in which tokens were loaded.
+    pub fn in_order(&self, pass: &Pass, numbers: Array) -> Vec<f32> {
+        let device = &self.device;
+        let ordered = match &pass.routes {
+            Some(routes) => self.tokens().take(numbers.view(0, pass.n, 1), &routes.slots),
+            None => numbers,
+        };
+        device.download(ordered.view(0, 1, pass.n))
+    }
+
+    /// Rows of the sorted tokens in the order in which tokens were loaded.
+    pub fn rows_in_order(&self, pass: &Pass, rows: View<'_>) -> Vec<f32> {
+        let Some(routes) = &pass.routes else { return self.device.download(rows) };
+        let width = rows.size().1;
+        let mut ordered = self.device.zeros(pass.n * width);
+        self.tokens().gather(ordered.view_mut(0, pass.n, width), rows, &routes.slots);
+        self.device.download(ordered.view(0, pass.n, width))
     }
 }
 
-/// Probabilities and the place of the largest, token by token.
-fn softmax(logits: &[f32], experts: usize) -> (Vec<f32>, Vec<u32>) {
-    let mut p = vec![0.0; logits.len()];
-    let mut chosen = Vec::with_capacity(logits.len() / experts);
-    for (p, logits) in p.chunks_mut(experts).zip(logits.chunks(experts)) {
-        let best = (1..experts).fold(0, |best, k| if logits[k] > logits[best] { k } else { best });
-        let mut total = 0.0;
-        for (p, logit) in p.iter_mut().zip(logits) {
-            *p = (logit - logits[best]).exp();
-            total += *p;
-        }
-        p.iter_mut().for_each(|p| *p /= total);
-        chosen.push(best as u32);
+impl Pass {
+    /// Inputs and a constant one, as loaded.
+    pub fn x(&self, shape: Shape) -> View<'_> {
+        self.x.view(0, self.n, shape.inputs + 1)
     }
-    (p, chosen)
+
+    /// Targets, as loaded.
+    pub fn y(&self, shape: Shape) -> View<'_> {
+        self.y.view(0, self.n, shape.outputs)
+    }
+
+    /// The same, sorted by expert.
+    pub fn sorted_x(&self, shape: Shape) -> View<'_> {
+        let x = if self.routes.is_some() { &self.sorted_x } else { &self.x };
+        x.view(0, self.n, shape.inputs + 1)
+    }
+
+    /// The same, sorted by expert.
+    pub fn sorted_y(&self, shape: Shape) -> View<'_> {
+        let y = if self.routes.is_some() { &self.sorted_y } else { &self.y };
+        y.view(0, self.n, shape.outputs)
+    }
+
+    /// `max(U x, 0)` and a constant one.
+    pub fn a(&self, shape: Shape) -> View<'_> {
+        self.a.view(0, self.n, shape.hidden + 1)
+    }
+
+    /// Probabilities.
+    pub fn p(&self, shape: Shape) -> View<'_> {
+        self.p.view(0, self.n, shape.experts)
+    }
+
+    /// The gates of the sorted tokens; without a router they are ones and not kept.
+    pub fn gates(&self) -> Option<&Array> {
+        self.gates.as_ref()
+    }
+
+    /// Where tokens go.
+    pub fn routes(&self) -> &Routes {
+        self.routes.as_ref().expect("tokens are routed where there is a router")
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_sorted_by_expert_and_cut_into_jobs() {
-        let chosen: Vec<u32> = (0..3000).map(|token| [2, 0, 2][token % 3]).collect();
-        let routing = Routing::new(vec![0.25; 4 * 3000], &chosen, 4);
-        let jobs: Vec<_> = routing.jobs.iter().map(|job| (job.expert, job.tokens.len())).collect();
-        assert_eq!(jobs, [(0, 1000), (2, 1024), (2, 976)]);
-        assert_eq!(routing.order[..3], [1, 4, 7]);
-        assert_eq!(routing.order[1000..1003], [0, 2, 3]);
-        let mut load = Load::none(4);
-        load.add(&routing);
-        assert_eq!(load.tokens, [1000.0, 0.0, 2000.0, 0.0]);
-        // Equal probabilities: the imbalance is 1 whatever was chosen.
-        assert!((load.imbalance() - 1.0).abs() < 1e-12);
+impl Work {
+    /// Numbers of the logits, as loaded.
+    pub fn logits(&self, n: usize, shape: Shape) -> View<'_> {
+        self.logits.view(0, n, shape.experts)
     }
 
-    #[test]
-    fn probabilities_add_up_and_the_first_of_equals_is_chosen() {
-        let (p, chosen) = softmax(&[1.0, 1.0, -1.0, 100.0, 0.0, 100.0], 3);
-        assert_eq!(chosen, [0, 0]);
-        assert!((p[..3].iter().sum::<f32>() - 1.0).abs() < 1e-6 && p[0] == p[1] && p[4] < 1e-30);
+    /// `g` without the derivatives in the constant one.
+    pub fn units(&self, n: usize, shape: Shape) -> View<'_> {
+        self.g.strided(0, n, shape.hidden, shape.hidden + 1)
     }
 }

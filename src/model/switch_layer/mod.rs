@@ -15,9 +15,8 @@ mod start;
 use super::rows::{RowOutcomes, RowRatio, selected};
 use super::{Build, Evaluation, Model, ModelData, ModelEntry, ParameterCounts, Split, Weights};
 use crate::data::{Examples, Standardization, Task};
-use crate::device::cpu::Cpu;
 use crate::device::cpu::linalg::{ScaledCholesky, symmetrize};
-use crate::device::{Array, Device, Selection, Table};
+use crate::device::{self, Array, Selection, Table};
 use crate::error::{Error, Result};
 use crate::oracle::{
     Consensus, Cost, Curvature, ExpertEquations, Gradient, Layout, NormalEquations, Offer, Problem, Rows, Setting,
@@ -125,7 +124,7 @@ impl SwitchLayer {
             _ => Start::KMeans(settings.real("gate_scale")),
         };
         let mut model = Self {
-            layer: Layer::new(Device::new(Cpu::default()), shape),
+            layer: Layer::new(device::current(), shape),
             balance: if shape.has_router() { settings.real("balance") } else { 0.0 },
             start,
             start_rows: settings.whole("start_rows"),
@@ -172,19 +171,17 @@ impl SwitchLayer {
     fn measure_baselines(&self) -> Result<[Baseline; 3]> {
         let layer = &self.layer;
         let (size, outputs) = (layer.shape.inputs + 1, layer.shape.outputs);
-        let rows = self.train.rows();
-        let mut block = layer.new_block(Layer::block_rows(rows.max(self.validation.rows()).max(self.test.rows())));
         let (mut gram, mut right) = (Array2::<f64>::zeros((size, size)), Array2::<f64>::zeros((outputs, size)));
         let mut sum = layer.device.zeros((size + outputs) * size);
-        for piece in Layer::pieces(Selection::Range(0, rows)) {
-            layer.load(&self.train, piece, &mut block);
-            let (x, y) = (block.x.view(block.columns), block.y.view(block.columns));
-            layer.device.product(sum.view_mut(0, size, size), false, x, x.t());
-            layer.device.product(sum.view_mut(size * size, outputs, size), false, y, x.t());
+        layer.for_pieces(Selection::Range(0, self.train.rows()), |piece, Room { pass, .. }| {
+            layer.load(&self.train, piece, pass);
+            let (x, y) = (pass.x(layer.shape), pass.y(layer.shape));
+            layer.device.product(sum.view_mut(0, size, size), false, x.t(), x);
+            layer.device.product(sum.view_mut(size * size, outputs, size), false, y.t(), x);
             let values = layer.device.download(sum.view(0, size + outputs, size));
             let numbers = gram.iter_mut().chain(right.iter_mut());
             numbers.zip(values).for_each(|(to, value)| *to += f64::from(value));
-        }
+        });
         symmetrize(&mut gram);
         let ridge = LINEAR_RIDGE * gram.diag().mean().unwrap_or(1.0);
         gram.diag_mut().mapv_inplace(|v| v + ridge);
@@ -195,34 +192,34 @@ impl SwitchLayer {
         }
         let mut linear = layer.device.zeros(map.len());
         layer.device.upload(linear.view_mut(0, outputs, size), &map);
-        Ok([&self.train, &self.validation, &self.test].map(|part| self.baseline(part, &linear)))
+        let baselines = [&self.train, &self.validation, &self.test].map(|part| self.baseline(part, &linear));
+        layer.device.check()?;
+        Ok(baselines)
     }
 
     fn baseline(&self, part: &Part, linear: &Array) -> Baseline {
         let layer = &self.layer;
+        let (t, device) = (layer.tokens(), &layer.device);
         let (size, outputs, rows) = (layer.shape.inputs + 1, layer.shape.outputs, part.rows());
         let mut baseline = Baseline::default();
         let (mut means, mut squares) = (vec![0.0_f64; outputs], 0.0);
-        let mut block = layer.new_block(Layer::block_rows(rows));
-        for piece in Layer::pieces(Selection::Range(0, rows)) {
-            layer.load(part, piece, &mut block);
-            let columns = block.columns;
-            let y = block.y.view(columns);
-            squares += layer.device.inner(y, y);
-            let mut sums = layer.device.zeros(outputs);
-            layer.device.row_sums(sums.view_mut(0, 1, outputs), false, y);
-            let sums = layer.device.download(sums.view(0, 1, outputs));
-            means.iter_mut().zip(sums).for_each(|(mean, sum)| *mean += f64::from(sum));
-            let mut residual = layer.device.zeros(outputs * columns);
+        let mut sums = device.zeros(outputs);
+        layer.for_pieces(Selection::Range(0, rows), |piece, Room { pass, work, .. }| {
+            layer.load(part, piece, pass);
+            let (n, y) = (pass.n, pass.y(layer.shape));
+            squares += device.inner(y, y);
+            let ones = layer.constants(n);
+            device.product(sums.view_mut(0, 1, outputs), false, ones[1].view(0, 1, n), y);
+            let own = device.download(sums.view(0, 1, outputs));
+            means.iter_mut().zip(own).for_each(|(mean, sum)| *mean += f64::from(sum));
             let map = linear.view(0, outputs, size);
-            layer.device.product(residual.view_mut(0, outputs, columns), false, map, block.x.view(columns));
-            layer.device.blend(-1.0, residual.view_mut(0, outputs, columns), 1.0, y);
-            let residual = residual.view(0, outputs, columns);
-            baseline.linear += layer.device.inner(residual, residual);
-            let mut squares = layer.device.zeros(columns);
-            layer.device.column_dots(squares.view_mut(0, 1, columns), false, residual, residual);
-            baseline.linear_rows.extend(layer.device.download(squares.view(0, 1, columns)));
-        }
+            device.product(work.e.view_mut(0, n, outputs), false, pass.x(layer.shape), map.t());
+            device.blend(-1.0, work.e.view_mut(0, n, outputs), 1.0, y);
+            let residual = work.e.view(0, n, outputs);
+            baseline.linear += device.inner(residual, residual);
+            let squares = t.row_dots(residual, residual);
+            baseline.linear_rows.extend(device.download(squares.view(0, 1, n)));
+        });
         let n = rows.max(1) as f64;
         baseline.variance = squares - means.iter().map(|sum| sum * sum / n).sum::<f64>();
         baseline
@@ -231,29 +228,12 @@ impl SwitchLayer {
     /// The loss of every row of a part.
     fn row_losses(&self, part: &Part, at: &Array) -> Vec<f32> {
         let layer = &self.layer;
-        let mut losses = vec![0.0; part.rows()];
-        let mut start = 0;
-        layer.for_blocks(at, part, Selection::Range(0, part.rows()), |block, routing| {
-            let made = layer.for_jobs(routing, |device, index, room| {
-                let job = &routing.jobs[index];
-                let mut losses = Vec::with_capacity(job.tokens.len());
-                for tokens in routing.tiles(job) {
-                    let columns = tokens.len();
-                    layer.forward(device, at, block, routing, job.expert, tokens, &mut room.tile);
-                    layer.residual(device, block, tokens, room, Some(1.0));
-                    let Room { work, .. } = &mut *room;
-                    let e = work.e.view(columns);
-                    device.column_dots(work.dots.view_mut(columns), false, e, e);
-                    losses.extend(device.download(work.dots.view(columns)).into_iter().map(|square| 0.5 * square));
-                }
-                losses
-            });
-            for (job, made) in routing.jobs.iter().zip(made) {
-                for (&token, loss) in routing.order[job.tokens.clone()].iter().zip(made) {
-                    losses[start + token as usize] = loss;
-                }
-            }
-            start += block.columns;
+        let mut losses = Vec::with_capacity(part.rows());
+        layer.for_blocks(at, part, Selection::Range(0, part.rows()), |room| {
+            layer.residual(room, Some(1.0));
+            let e = room.work.e.view(0, room.pass.n, layer.shape.outputs);
+            let squares = layer.in_order(&room.pass, layer.tokens().row_dots(e, e));
+            losses.extend(squares.into_iter().map(|square| 0.5 * square));
         });
         losses
     }
@@ -318,6 +298,7 @@ impl Model for SwitchLayer {
             return Ok(Evaluation::default());
         }
         let loss = self.layer.loss(parameters.array(), part, Selection::Range(0, part.rows())).loss;
+        self.layer.device.check()?;
         let &Baseline { variance, linear, .. } = &self.baselines[split as usize];
         let share = |of: f64| (of > 0.0).then(|| 1.0 - 2.0 * loss / of);
         Ok(Evaluation {
@@ -335,6 +316,7 @@ impl Model for SwitchLayer {
             return Ok(None);
         }
         let losses = self.row_losses(part, parameters.array());
+        self.layer.device.check()?;
         let linear = &self.baselines[split as usize].linear_rows;
         let unit = 2.0 * self.outputs.1.powi(2) as f32;
         let ratios = vec![

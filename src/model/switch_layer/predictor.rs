@@ -1,8 +1,7 @@
 //! Predictions on raw rows from written weights.
 
 use super::layer::{Layer, Part, Shape};
-use crate::device::cpu::Cpu;
-use crate::device::{Array, Device, Panels, Selection, Table};
+use crate::device::{self, Array, Panels, Selection, Table};
 use crate::error::{Error, Result};
 use crate::model::{Predictor, Weights, check_columns};
 use std::ops::Range;
@@ -30,7 +29,7 @@ impl LayerPredictor {
         let experts = (0..).take_while(|i| weights.tensors.contains_key(&format!("expert{i}.input.weight"))).count();
         let rows = |key: &str| Ok::<_, Error>(tensor(key)?.1.len());
         let (hidden, outputs) = (rows("expert0.input.bias")?, rows("expert0.output.bias")?);
-        let layer = Layer::new(Device::new(Cpu::default()), Shape { inputs: columns.len(), hidden, outputs, experts });
+        let layer = Layer::new(device::current(), Shape { inputs: columns.len(), hidden, outputs, experts });
         let mut values: Vec<f32> = Vec::with_capacity(layer.layout.len());
         for block in layer.layout.blocks() {
             let [weight, bias] = ["weight", "bias"].map(|part| format!("{}.{part}", block.name));
@@ -81,31 +80,16 @@ impl Predictor for LayerPredictor {
             inputs: Table::new(features.clone(), rows.clone(), &self.shift, &self.factor),
             targets: Table::plain(none, rows),
         };
-        let mut predicted = vec![0.0; count * outputs];
-        let mut start = 0;
-        layer.for_blocks(&self.parameters, &part, Selection::Range(0, count), |block, routing| {
-            let made = layer.for_jobs(routing, |device, index, room| {
-                let job = &routing.jobs[index];
-                let mut values = Vec::with_capacity(job.tokens.len() * outputs);
-                for tokens in routing.tiles(job) {
-                    let columns = tokens.len();
-                    layer.forward(device, &self.parameters, block, routing, job.expert, tokens, &mut room.tile);
-                    layer.residual(device, block, tokens, room, None);
-                    let by_unit = device.download(room.work.d.view(columns));
-                    values.extend((0..columns).flat_map(|i| by_unit[i..].iter().step_by(columns).copied()));
-                }
-                values
-            });
-            for (job, made) in routing.jobs.iter().zip(&made) {
-                for (&token, values) in routing.order[job.tokens.clone()].iter().zip(made.chunks_exact(outputs)) {
-                    let to = &mut predicted[(start + token as usize) * outputs..][..outputs];
-                    for ((to, &value), shift) in to.iter_mut().zip(values).zip(&self.output_shift) {
-                        *to = shift + self.output_factor * f64::from(value);
-                    }
-                }
+        let mut predicted = Vec::with_capacity(count * outputs);
+        layer.for_blocks(&self.parameters, &part, Selection::Range(0, count), |room| {
+            layer.residual(room, None);
+            let values = layer.rows_in_order(&room.pass, room.work.d.view(0, room.pass.n, outputs));
+            for row in values.chunks_exact(outputs) {
+                let of = row.iter().zip(&self.output_shift);
+                predicted.extend(of.map(|(&value, shift)| shift + self.output_factor * f64::from(value)));
             }
-            start += block.columns;
         });
+        layer.device.check()?;
         Ok(predicted)
     }
 }

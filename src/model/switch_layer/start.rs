@@ -78,28 +78,24 @@ impl SwitchLayer {
     /// `scale [c_k, -|c_k|^2/2]` for every expert.
     fn gate_of_centres(&self, sample: &Batch, scale: f64, rng: &mut ChaCha8Rng, router: &mut [f64]) {
         let (layer, d) = (&self.layer, self.layer.shape.inputs);
-        let experts = layer.shape.experts;
-        let mut block = layer.new_block(sample.len().max(1));
-        layer.load(&self.train, Selection::List(sample.rows()), &mut block);
-        let rows = transposed(&layer.device.download(block.x.part(d, block.columns)), d, block.columns);
+        let (experts, count) = (layer.shape.experts, sample.len());
+        let mut pass = layer.new_pass(count);
+        layer.load(&self.train, Selection::List(sample.rows()), &mut pass);
+        let with_ones = layer.device.download(pass.x(layer.shape));
+        let rows: Vec<f32> = with_ones.chunks_exact(d + 1).flat_map(|row| &row[..d]).copied().collect();
         let mut centres = seeds(&rows, d, experts, rng);
+        let (mut gate, mut logits) = (layer.device.zeros(router.len()), layer.device.zeros(count * experts));
         for _ in 0..ITERATIONS {
             write_gate(&centres, d, 1.0, router);
             let matrix: Vec<f32> = router.iter().map(|&v| v as f32).collect();
-            let mut gate = layer.device.zeros(matrix.len());
             layer.device.upload(gate.view_mut(0, experts, d + 1), &matrix);
-            let logits = layer.logits(gate.view(0, experts, d + 1), &block);
-            if !lloyd(&rows, &logits, d, &mut centres) {
+            layer.logits(&gate, &pass, &mut logits);
+            if !lloyd(&rows, &layer.device.download(logits.view(0, count, experts)), d, &mut centres) {
                 break;
             }
         }
         write_gate(&centres, d, scale, router);
     }
-}
-
-/// Rows one after another from a unit a row.
-fn transposed(units: &[f32], d: usize, rows: usize) -> Vec<f32> {
-    (0..rows).flat_map(|row| (0..d).map(move |unit| units[unit * rows + row])).collect()
 }
 
 fn write_gate(centres: &[f64], d: usize, scale: f64, router: &mut [f64]) {

@@ -77,7 +77,7 @@ impl Builder {
         self.blocks.push((name, rows, columns));
         self.starts.push(start);
         self.len += rows * columns;
-        Matrices { start: place, rows, columns }
+        Matrices::new(place, rows, columns)
     }
 }
 
@@ -135,7 +135,7 @@ fn stack(
             let (queries, keys) = (weight("q", inner, d), weight("k", inner, d));
             weight("v", inner, d);
             let output = weight("o", d, inner);
-            let keys_values = Matrices { rows: 2 * inner, ..keys };
+            let keys_values = Matrices::new(keys.start, 2 * inner, d);
             if layer == 0 && !across {
                 let name = format!("{prefix}.{module}.relative_attention_bias.weight");
                 let start = Start::Normal((d as f64).sqrt().recip());
@@ -173,7 +173,7 @@ fn feed_forward(config: &Config, builder: &mut Builder, experts: Option<usize>, 
         let names: &[&str] = if gated { &["wi_0", "wi_1"] } else { &["wi"] };
         let places: Vec<Matrices> =
             names.iter().map(|name| builder.add(format!("{prefix}.{name}.weight"), f, d, fan_in(d))).collect();
-        Matrices { rows: names.len() * f, ..places[0] }
+        Matrices::new(places[0].start, names.len() * f, d)
     };
     let outer_of = |builder: &mut Builder, prefix: &str| builder.add(format!("{prefix}.wo.weight"), d, f, fan_in(f));
     let Some(experts) = experts else {

@@ -365,7 +365,7 @@ impl Core {
     }
 
     pub fn embedding<'a>(&self, of: &'a Array) -> View<'a> {
-        let Matrices { start, rows, columns } = self.places.embedding;
+        let Matrices { start, rows, columns, .. } = self.places.embedding;
         of.view(start, rows, columns)
     }
 
@@ -498,7 +498,7 @@ impl Core {
             t.rms_norm_adjoint(flow.d.view_mut(0, tokens, d), dw, x, norm, from, NORM_EPSILON);
         }
         self.noise(flow.d.view_mut(0, tokens, d), self.noise_of(pass, s, 0, NoiseOf::Embedding));
-        let Matrices { start, rows, columns } = self.places.embedding;
+        let Matrices { start, rows, columns, .. } = self.places.embedding;
         t.scatter_add(sum.view_mut(start, rows, columns), &own.ids, flow.d.view(0, tokens, d), 1.0);
     }
 

@@ -11,7 +11,8 @@ mod softmax;
 use super::arrays::{Cpu, rect, rect_mut, values, values_mut};
 use crate::device::array::{Array, IdList, Ids, View, ViewMut};
 use crate::device::{
-    Attention, AttentionInputs, Backend, FeedForward, Matrices, NO_ROW, Noise, Routes, Segment, Tokens,
+    Attention, AttentionInputs, Backend, FeedForward, Matrices, NO_ROW, Noise, Routes, Segment, Selection, Table,
+    Tokens,
 };
 use rayon::prelude::*;
 
@@ -41,6 +42,10 @@ fn inputs(of: AttentionInputs<'_>) -> attention::Inputs<'_> {
 }
 
 impl Tokens for Cpu {
+    fn load_rows(&self, table: &Table, rows: Selection<'_>, out: ViewMut<'_>) {
+        rows::load(rect_mut(out), table, rows, self.parallel);
+    }
+
     fn ids(&self, list: &[u32]) -> Ids {
         ids(list.to_vec())
     }
@@ -87,6 +92,11 @@ impl Tokens for Cpu {
 
     fn combine(&self, out: ViewMut<'_>, keep: bool, from: View<'_>, slots: &Ids, scale: Option<&Array>) {
         rows::combine(rect_mut(out), keep, rect(from), rows_of(slots), scale.map(values), self.parallel);
+    }
+
+    fn ratios(&self, a: &mut Array, b: &Array) {
+        let of = values_mut(a).iter_mut().zip(values(b));
+        of.for_each(|(a, &b)| *a = if b > 0.0 { *a / b } else { 0.0 });
     }
 
     fn row_dots(&self, a: View<'_>, b: View<'_>) -> Array {

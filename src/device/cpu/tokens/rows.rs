@@ -2,7 +2,7 @@
 
 use crate::device::cpu::elementwise::for_row_groups;
 use crate::device::cpu::products::{Rect, RectMut, dot};
-use crate::device::{NO_ROW, Noise};
+use crate::device::{NO_ROW, Noise, PANEL_ROWS, Selection, Table};
 use pulp::{Arch, Simd, WithSimd};
 
 /// Calls `f` with the number and the elements of every row.
@@ -11,6 +11,33 @@ pub(super) fn for_rows(out: RectMut<'_>, parallel: bool, f: impl Fn(usize, &mut 
     for_row_groups(out, parallel, |first, values| {
         for (i, row) in values.chunks_mut(stride).enumerate() {
             f(first + i, &mut row[..columns]);
+        }
+    });
+}
+
+/// Rows of a table, a few at a time, column by column as they lie in panels.
+pub(super) fn load(out: RectMut<'_>, table: &Table, rows: Selection<'_>, parallel: bool) {
+    const TOGETHER: usize = 64;
+    let RectMut { values, rows: count, columns, stride } = out;
+    assert!(columns == table.columns() && count == rows.len(), "a {count} x {columns} view for rows of {table:?}");
+    let from = table.panels.values();
+    let row_of = |i: usize| match rows {
+        Selection::Range(start, _) => start + i,
+        Selection::List(list) => list[i] as usize,
+    };
+    super::for_chunks(values, TOGETHER * stride, parallel, |chunk, to| {
+        let first = chunk * TOGETHER;
+        let own = TOGETHER.min(count - first);
+        let mut places = [0; TOGETHER];
+        for (i, place) in places[..own].iter_mut().enumerate() {
+            let row = table.rows.start + row_of(first + i);
+            *place = row / PANEL_ROWS * PANEL_ROWS * columns + row % PANEL_ROWS;
+        }
+        for j in 0..columns {
+            let (from, shift, factor) = (&from[j * PANEL_ROWS..], table.shift[j], table.factor[j]);
+            for (to, &place) in to[j..].iter_mut().step_by(stride).zip(&places[..own]) {
+                *to = (from[place] - shift) * factor;
+            }
         }
     });
 }

@@ -1,7 +1,10 @@
 //! Operations of [`Tokens`](crate::device::Tokens).
 
 use super::{Bench, Case, DOUBLE, EXACT, Placed, Run, SINGLE};
-use crate::device::{Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, Segment, Tokens};
+use crate::device::{
+    Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, PANEL_ROWS, Panels, Segment, Selection, Table,
+    Tokens,
+};
 
 const FEED_FORWARDS: [FeedForward; 3] = [FeedForward::Relu, FeedForward::Gelu, FeedForward::Geglu];
 
@@ -73,6 +76,38 @@ fn row_cases(cases: &mut Vec<Case>) {
             let ids = b.ids(tokens_, rows);
             tokens(b).scatter_add(to.view_mut(), &ids, from.view(), 0.7);
             b.output(&to.array);
+        }),
+    );
+    case(
+        "load_rows",
+        SINGLE,
+        Box::new(|b| {
+            let (rows, columns) = (b.columns() + PANEL_ROWS, b.rows());
+            let panels = Panels::from_fn(rows, columns, |_, _| b.random.normal());
+            let shift: Vec<f64> = (0..columns).map(|j| 0.1 * j as f64).collect();
+            let factor: Vec<f64> = (0..columns).map(|j| 1.0 + 0.03 * j as f64).collect();
+            let first = b.random.below(rows / 2);
+            let table = Table::new(panels, first..rows, &shift, &factor);
+            let start = b.random.below(table.rows());
+            let mut out = b.poisoned(table.rows() - start, columns);
+            tokens(b).load_rows(&table, Selection::Range(start, table.rows()), out.view_mut());
+            b.output(&out.array);
+            let count = b.columns();
+            let list: Vec<u32> = (0..count).map(|_| b.random.below(table.rows()) as u32).collect();
+            let mut out = b.poisoned(count, columns);
+            tokens(b).load_rows(&table, Selection::List(&list), out.view_mut());
+            b.output(&out.array);
+        }),
+    );
+    case(
+        "ratios",
+        SINGLE,
+        Box::new(|b| {
+            let count = b.columns();
+            let values: Vec<f32> = (0..count).map(|_| [0.0, b.random.normal()][b.random.below(2)]).collect();
+            let (mut a, by) = (b.vector(count), b.flat(&values));
+            tokens(b).ratios(&mut a, &by);
+            b.output(&a);
         }),
     );
     case(
@@ -279,6 +314,12 @@ fn segments(b: &mut Bench<'_>, tokens: usize, count: usize) -> Vec<Segment> {
     ends.iter().zip(starts).enumerate().map(|(matrix, (&end, start))| Segment { rows: start..end, matrix }).collect()
 }
 
+/// Matrices somewhere in an array, with or without other numbers between them.
+fn apart(b: &mut Bench<'_>, rows: usize, columns: usize) -> Matrices {
+    let matrices = Matrices::new(b.random.below(5), rows, columns);
+    Matrices { step: matrices.step + b.random.below(3), ..matrices }
+}
+
 fn segment_cases(cases: &mut Vec<Case>) {
     for (adjoint, keep) in [(false, false), (true, false), (false, true), (true, true)] {
         let name =
@@ -288,8 +329,8 @@ fn segment_cases(cases: &mut Vec<Case>) {
             SINGLE,
             Box::new(move |b| {
                 let (count, rows, columns, all) = (1 + b.random.below(6), b.rows(), b.rows(), b.columns());
-                let matrices = Matrices { start: b.random.below(5), rows, columns };
-                let weights = b.vector(matrices.start + count * rows * columns);
+                let matrices = apart(b, rows, columns);
+                let weights = b.vector(matrices.start + count * matrices.step);
                 let (from, to) = if adjoint { (rows, columns) } else { (columns, rows) };
                 let x = b.matrix(all, from);
                 let mut out = if keep { b.matrix(all, to) } else { b.poisoned(all, to) };
@@ -304,8 +345,8 @@ fn segment_cases(cases: &mut Vec<Case>) {
         SINGLE,
         Box::new(|b| {
             let (count, rows, columns, all) = (1 + b.random.below(6), b.rows(), b.rows(), b.columns());
-            let matrices = Matrices { start: b.random.below(5), rows, columns };
-            let mut sum = b.vector(matrices.start + count * rows * columns + 3);
+            let matrices = apart(b, rows, columns);
+            let mut sum = b.vector(matrices.start + count * matrices.step + 3);
             let (d, x) = (b.matrix(all, rows), b.matrix(all, columns));
             let segments = segments(b, all, count);
             tokens(b).segment_gradients(&mut sum, matrices, d.view(), x.view(), &segments);

@@ -47,6 +47,11 @@ extern "C" __global__ void row_dots(Matrix a, Matrix b, float *out) {
   }
 }
 
+/// `a_i = a_i / b_i`, 0 where `b_i` is not positive.
+extern "C" __global__ void ratios(float *a, const float *b, i64 count) {
+  FOR_FLAT(i, count) a[i] = b[i] > 0.0f ? a[i] / b[i] : 0.0f;
+}
+
 /// `a_i = by_i a_i`.
 extern "C" __global__ void scale_rows(Matrix a, const float *by) {
   FOR_ELEMENTS(r, c, a) at(a, r, c) *= by[r];

@@ -1,9 +1,9 @@
 // Products of segments of tokens with matrices of their own, and products of many matrices of one shape. A list names what each
 // block works on, so that a matrix which no token meets is neither read nor written and costs nothing.
 
-/// A `rows x columns` matrix that lies among others of its shape.
-__device__ Matrix nth(float *values, i64 index, i64 rows, i64 columns) {
-  Matrix m = {values + index * rows * columns, rows, columns, columns};
+/// A `rows x columns` matrix that lies among others of its shape, `step` numbers from one to the next.
+__device__ Matrix nth(float *values, i64 index, i64 rows, i64 columns, i64 step) {
+  Matrix m = {values + index * step, rows, columns, columns};
   return m;
 }
 
@@ -16,23 +16,24 @@ __device__ Matrix rows_of(Matrix m, i64 first, i64 end) {
 
 /// `out_s = x_s W_s'`, or with `adjoint` `out_s = x_s W_s`, for `count` pieces of at most TILE tokens, each three numbers of the
 /// list: first token, end, matrix.
-extern "C" __global__ void segment_products(Matrix out, int keep, Matrix x, float *weights, i64 rows, i64 columns, int adjoint,
-                                            const u32 *list, i64 count) {
+extern "C" __global__ void segment_products(Matrix out, int keep, Matrix x, float *weights, i64 rows, i64 columns, i64 step,
+                                            int adjoint, const u32 *list, i64 count) {
   for (i64 piece = blockIdx.y; piece < count; piece += gridDim.y) {
     const u32 first = list[3 * piece], end = list[3 * piece + 1];
-    const Matrix w = nth(weights, list[3 * piece + 2], rows, columns);
+    const Matrix w = nth(weights, list[3 * piece + 2], rows, columns, step);
     for (i64 column = (i64)blockIdx.x * TILE; column < out.columns; column += (i64)gridDim.x * TILE)
       product_tile(rows_of(out, first, end), keep, rows_of(x, first, end), 0, w, !adjoint, 0, column);
   }
 }
 
 /// `W_s += d_s' x_s` for `count` segments, each three numbers of the list.
-extern "C" __global__ void segment_gradients(float *sum, i64 rows, i64 columns, Matrix d, Matrix x, const u32 *list, i64 count) {
+extern "C" __global__ void segment_gradients(float *sum, i64 rows, i64 columns, i64 step, Matrix d, Matrix x, const u32 *list,
+                                             i64 count) {
   const i64 tiles = (rows + TILE - 1) / TILE;
   for (i64 task = blockIdx.y; task < count * tiles; task += gridDim.y) {
     const i64 segment = task / tiles;
     const u32 first = list[3 * segment], end = list[3 * segment + 1];
-    const Matrix w = nth(sum, list[3 * segment + 2], rows, columns);
+    const Matrix w = nth(sum, list[3 * segment + 2], rows, columns, step);
     for (i64 column = (i64)blockIdx.x * TILE; column < columns; column += (i64)gridDim.x * TILE)
       product_tile(w, 1, rows_of(d, first, end), 1, rows_of(x, first, end), 0, task % tiles * TILE, column);
   }
