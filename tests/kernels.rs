@@ -5,22 +5,19 @@
 
 #[path = "kernels/machine.rs"]
 mod machine;
+#[path = "../examples/gpu_comparison/src/models.rs"]
+mod models;
 #[path = "kernels/regressions.rs"]
 mod regressions;
 
 use machine::Emulation;
-use parsimony::data::{Examples, Task};
 use parsimony::device::cpu::Cpu;
 use parsimony::device::cuda::comparison::{compare, table};
 use parsimony::device::cuda::{Cuda, compiler, source};
-use parsimony::device::{Backend, Job, Panels, use_backend};
-use parsimony::model::transformer::config::{Config, FeedForward};
-use parsimony::model::transformer::{HeldRows, TokenParts, TokenRows, Transformer, presets};
-use parsimony::model::{self, Model, ModelData};
-use parsimony::optim::{self, minimize};
-use parsimony::oracle::{Curvature, Gradient, Problem, Rows, SettingValue, Settings, Stream, stream};
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parsimony::device::{Backend, Device, Job, use_backend};
+use parsimony::oracle::{Problem, Rows, Stream, stream};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const COLUMNS: usize = 300;
 
@@ -97,117 +94,45 @@ fn nvrtc_compiles_every_kernel() {
     }
 }
 
-fn data(rows: usize, columns: usize, classes: usize) -> ModelData {
-    let wave = |r: usize, c: usize| (1.0 + 3.0 * r as f64 + 7.0 * c as f64).sin() as f32;
-    let features = Panels::from_fn(rows, columns, wave);
-    let targets = Panels::from_fn(rows, 1, |r, _| ((r * r + r / 2) % classes) as f32);
-    let part = || Examples { features: features.clone(), targets: targets.clone(), range: 0..rows };
-    ModelData {
-        train: part(),
-        validation: part(),
-        test: part(),
-        task: Task::Classes((0..classes).map(|c| format!("c{c}")).collect()),
-        columns: (0..columns).map(|c| format!("x{c}")).collect(),
-    }
-}
-
-fn network(data: &ModelData, activation: &str) -> Box<dyn Model> {
-    let entry = model::registry().into_iter().find(|entry| entry.name == "mlp").unwrap();
-    let given: BTreeMap<String, SettingValue> = [("hidden", "7-5"), ("activation", activation)]
-        .map(|(key, word)| (key.to_owned(), SettingValue::Word(word.into())))
-        .into();
-    entry.build(data, &Settings::check("test", entry.settings, &given).unwrap()).unwrap()
-}
-
-/// Value, gradient and a Gauss-Newton product of small Transformers, dense and with experts, where they start.
-fn transformers() -> Vec<[Vec<f64>; 3]> {
-    let micro = |name: &str, feed_forward| Config {
-        vocabulary: 11,
-        d_model: 12,
-        d_kv: 4,
-        heads: 3,
-        d_ff: 20,
-        feed_forward,
-        ..presets::find(name).unwrap().config
-    };
-    // Two choices with little room, losses of the router, all sequences routed together.
-    let mut routed = micro("micro-switch", FeedForward::Relu);
-    let switch = routed.switch.as_mut().unwrap();
-    (switch.top_k, switch.capacity_factor, switch.auxiliary_weight, switch.z_weight) = (2, 0.8, 0.02, 0.01);
-    let configs = [
-        micro("micro-decoder", FeedForward::Gelu),
-        micro("micro-switch", FeedForward::Relu),
-        micro("micro-encoder-decoder", FeedForward::Geglu),
-        routed,
-    ];
-    let mut held = HeldRows { context: 9, ..HeldRows::default() };
-    for i in 0..5 * 9 {
-        // The last tokens of every second sequence are padding.
-        let is_padding = (i / 9) % 2 == 1 && i % 9 > 5;
-        let symbol = |i: usize| if is_padding { u32::MAX } else { ((i % 7 + i * i % 3) % 11) as u32 };
-        held.tokens.push(symbol(i));
-        held.next.push(symbol(i + 1));
-    }
-    let of = |config: Config| {
-        let rows: Arc<dyn TokenRows> = Arc::new(held.clone());
-        let parts = TokenParts { train: rows.clone(), evaluation: [rows.clone(), rows.clone(), rows] };
-        let together = if config.switch.is_some_and(|switch| switch.top_k > 1) { 45 } else { 0 };
-        let model = Transformer::new(config, 9, together, parts).unwrap();
-        let at = model.initial(&mut stream(5, Stream::Initialization));
-        let (mut gradient, mut product) = (at.zeros_like(), at.zeros_like());
-        let value = Gradient::value_and_gradient(&model, &at, Rows::All, &mut gradient).unwrap().value;
-        let matrix = Curvature::curvature_at(&model, &at, Rows::All).unwrap().value;
-        matrix.multiply(&gradient, &mut product).unwrap();
-        [vec![value], gradient.to_host(), product.to_host()]
-    };
-    configs.into_iter().map(of).collect()
-}
-
-/// A few steps of every optimizer that can train a network end where they end on the CPU: the whole of the host's side.
+/// Every model's answers, and where a few steps of every optimizer that can train it end: the whole of the host's side.
 #[test]
-fn every_optimizer_trains_a_network_as_on_the_cpu() {
+fn every_model_agrees_with_the_cpu_and_every_optimizer_trains_it() {
     let Some(emulation) = Emulation::new(0) else { return };
     let _one = one_device();
-    let data = data(301, 5, 3);
-    let start = |model: &dyn Model| {
-        let mut reached = BTreeMap::new();
-        for entry in optim::registry() {
-            let settings = Settings::check("test", entry.settings, &BTreeMap::new()).unwrap();
-            if entry.needs_with(&settings).into_iter().any(|need| model.offers(need).is_err()) {
-                continue;
-            }
-            let problem: &dyn Problem = model;
-            let fit = minimize(&entry, &settings, problem, 1, 3).unwrap();
-            let objective = model.objective(&fit.parameters).unwrap().0;
-            reached.insert(entry.name, (objective, fit.parameters.to_host()));
-        }
-        reached
-    };
-    let all = || ["relu", "gelu"].map(|activation| start(&*network(&data, activation)));
-    let (on_cpu, transformers) = (all(), transformers());
-    use_backend(Cuda::on(emulation.clone()));
-    let on_gpu = all();
-    for (cpu, gpu) in transformers.iter().zip(&self::transformers()) {
-        for (what, (cpu, gpu)) in ["value", "gradient", "product"].into_iter().zip(cpu.iter().zip(gpu)) {
-            let norm = cpu.iter().map(|v| v * v).sum::<f64>().sqrt();
-            let gap = cpu.iter().zip(gpu).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt() / norm;
-            println!("transformer, {what}: differs by {gap:.1e}");
-            assert!(gap < 1e-4, "{what} of a transformer differs by {gap}");
-        }
-    }
-    for (cpu, gpu) in on_cpu.iter().zip(&on_gpu) {
-        assert!(cpu.len() >= 8 && cpu.len() == gpu.len(), "optimizers: {:?}", cpu.keys());
-        for (name, (objective, parameters)) in cpu {
-            let (found, at) = &gpu[name];
-            let norm = parameters.iter().map(|p| p * p).sum::<f64>().sqrt();
-            let gap = parameters.iter().zip(at).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt() / norm;
-            println!("{name}: objective {objective:.7} and {found:.7}, parameters differ by {gap:.1e}");
-            // SOAP's first steps have the same size in every direction of its basis, also where the gradient is rounding.
-            let bound = if *name == "soap" { 2e-2 } else { 1e-3 };
-            let is_near = (objective - found).abs() < 1e-4 * objective.abs() && gap < bound;
-            assert!(is_near, "{name}: {objective} {found} {gap}");
-        }
-    }
+    let (cpu, gpu) = (Device::new(Cpu::default()), Device::new(Cuda::on(emulation.clone())));
+    let rows = models::compare(&cpu, &gpu).unwrap();
+    let (text, failures) = table(&rows);
+    println!("{text}");
+    assert_eq!(failures, 0, "models beyond their bounds:\n{text}");
+    let steps = rows.iter().filter(|row| row.operation.contains(" steps of ")).count();
+    assert!(steps >= 60, "{steps} fits were compared");
     let seen = emulation.seen.lock().unwrap();
     assert!(seen.violations.is_empty(), "{:?}", seen.violations);
+}
+
+/// Experts are products of segments: what is launched and waited for is the same for three experts and for forty.
+#[test]
+fn a_switch_layer_is_launched_at_once_however_many_its_experts() {
+    let Some(emulation) = Emulation::new(0) else { return };
+    let _one = one_device();
+    use_backend(Cuda::on(emulation.clone()));
+    let counted = [3, 40].map(|experts| {
+        let model = models::switch_layer(experts).unwrap();
+        let at = model.initial(&mut stream(1, Stream::Initialization));
+        let mut gradient = at.zeros_like();
+        let problem: &dyn Problem = &*model;
+        let before = counts(&emulation);
+        problem.gradient().unwrap().value_and_gradient(&at, Rows::All, &mut gradient).unwrap();
+        let after = counts(&emulation);
+        [after[0] - before[0], after[1] - before[1]]
+    });
+    println!("launches and waits of a gradient with 3 and 40 experts: {counted:?}");
+    assert_eq!(counted[0], counted[1]);
+    assert!(counted[0][0] < 60 && counted[0][1] <= 4, "{counted:?}");
+}
+
+/// Launches and waits so far.
+fn counts(emulation: &Emulation) -> [usize; 2] {
+    let seen = emulation.seen.lock().unwrap();
+    [seen.launches, seen.waits]
 }

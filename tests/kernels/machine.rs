@@ -53,6 +53,9 @@ pub struct Seen {
     pieces: BTreeMap<u64, Piece>,
     /// Kernels that ran.
     pub kernels: BTreeSet<&'static str>,
+    /// Launches so far, and times that the host waited for numbers.
+    pub launches: usize,
+    pub waits: usize,
     /// Writes beyond memory that was taken.
     pub violations: Vec<String>,
 }
@@ -192,6 +195,7 @@ impl Machine for Emulation {
 
     fn read(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
         let mut seen = self.seen.lock().unwrap();
+        seen.waits += 1;
         let (piece, offset) = seen.place(from, bytes.len())?;
         // SAFETY: as above.
         unsafe {
@@ -212,6 +216,7 @@ impl Machine for Emulation {
             unsafe { (self.launch)(name.as_ptr(), grid[0], grid[1], THREADS, self.turns, places.as_mut_ptr()) };
         let mut seen = self.seen.lock().unwrap();
         seen.kernels.insert(kernel);
+        seen.launches += 1;
         seen.look_at_guards(kernel);
         if answer == 0 { Ok(()) } else { Err(Error::Device(format!("there is no kernel {kernel}"))) }
     }

@@ -1,10 +1,10 @@
 //! Regressions with their rows on an emulated GPU, beside the same on the CPU.
 
 use super::{Emulation, one_device};
-use parsimony::data::{self, Examples, RowSet, Task, higgs_sim};
+use parsimony::data::{self, RowSet, higgs_sim};
 use parsimony::device::cpu::Cpu;
 use parsimony::device::cuda::Cuda;
-use parsimony::device::{Panels, use_backend};
+use parsimony::device::use_backend;
 use parsimony::model::{self, Model, ModelData, Split};
 use parsimony::optim::{self, Fit, minimize};
 use parsimony::oracle::{SettingValue, Settings};
@@ -108,78 +108,4 @@ fn irls_sgd_admm_and_hessian_free_fit_events_on_a_gpu_to_the_cpus_optimum() {
     {
         assert!(seen.kernels.contains(kernel), "no fit ran {kernel}");
     }
-}
-
-/// Waves of different lengths, and targets that follow them but for one that no column shows.
-fn waves(rows: usize, columns: usize, classes: usize) -> ModelData {
-    let wave = |r: usize, c: usize| (1.0 + r as f64 * (3.0 + 0.7 * c as f64) + 7.0 * c as f64).sin() as f32;
-    let features = Panels::from_fn(rows, columns, wave);
-    let target = |r: usize, _| {
-        let height = wave(r, 0) - wave(r, 2) + wave(r, 9);
-        if classes == 0 { height } else { ((height / 6.0 + 0.5) * classes as f32).floor() }
-    };
-    let targets = Panels::from_fn(rows, 1, target);
-    let part = || Examples { features: features.clone(), targets: targets.clone(), range: 0..rows };
-    let names = (0..classes).map(|c| format!("c{c}")).collect();
-    ModelData {
-        train: part(),
-        validation: part(),
-        test: part(),
-        task: if classes == 0 { Task::Regression } else { Task::Classes(names) },
-        columns: (0..columns).map(|c| format!("x{c}")).collect(),
-    }
-}
-
-/// A few steps of every optimizer that fits end where they end on the CPU, for every regression and kind of columns. In `f64`: line
-/// searches make much of the rounding of `f32`.
-#[test]
-fn every_optimizer_fits_every_regression_as_on_the_cpu() {
-    let Some(emulation) = Emulation::new(1) else { return };
-    let _one = one_device();
-    let all = || {
-        let mut reached = BTreeMap::new();
-        for (name, classes, features) in [
-            ("logistic", 2, "linear"),
-            ("logistic", 2, "products"),
-            ("softmax", 4, "squares"),
-            ("least-squares", 0, "linear"),
-        ] {
-            let model = build(
-                &waves(421, 4, classes),
-                name,
-                &[
-                    ("features", word(features)),
-                    ("regularizer", word("ridge")),
-                    ("strength", SettingValue::Real(0.01)),
-                    ("accuracy", word("high")),
-                ],
-            );
-            for entry in optim::registry() {
-                let settings = settings(entry.settings, &[]);
-                if entry.needs_with(&settings).into_iter().any(|need| model.offers(need).is_err()) {
-                    continue;
-                }
-                let fit = minimize(&entry, &settings, &*model, 1, 3).unwrap();
-                let objective = model.objective(&fit.parameters).unwrap().0;
-                reached.insert((name, features, entry.name), (objective, fit.parameters.to_host()));
-            }
-        }
-        reached
-    };
-    let on_cpu = all();
-    use_backend(Cuda::on(emulation.clone()));
-    let on_gpu = all();
-    use_backend(Cpu::default());
-    assert!(on_cpu.len() >= 30 && on_cpu.len() == on_gpu.len(), "{:?}", on_cpu.keys());
-    for (what, (objective, parameters)) in &on_cpu {
-        let (found, at) = &on_gpu[what];
-        let away = gap(parameters, at);
-        println!("{what:?}: objective {objective:.7} and {found:.7}, parameters differ by {away:.1e}");
-        assert!(
-            (objective - found).abs() < 1e-10 * objective.abs() && away < 1e-8,
-            "{what:?}: {objective} {found} {away}"
-        );
-    }
-    let seen = emulation.seen.lock().unwrap();
-    assert!(seen.violations.is_empty(), "{:?}", seen.violations);
 }

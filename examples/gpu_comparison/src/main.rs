@@ -1,6 +1,7 @@
-//! Parsimony's GPU backend beside its CPU's: every operation, and experiments trained on both. Says what is missing where there
+//! Parsimony's GPU backend beside its CPU's: every operation, every model, and experiments trained on both. Says what is missing where there
 //! is no GPU.
 
+mod models;
 mod training;
 
 use clap::{Parser, ValueEnum};
@@ -12,12 +13,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Compares the GPU backend with the CPU's: operations, then training; prints tables.
+/// Compares the GPU backend with the CPU's: operations, models, training; prints tables.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
     /// What is compared.
-    #[arg(long, value_enum, default_values_t = [Part::Operations, Part::Training])]
+    #[arg(long, value_enum, default_values_t = [Part::Operations, Part::Models, Part::Training])]
     part: Vec<Part>,
     /// How often every operation runs, each time with other sizes.
     #[arg(long, default_value_t = 20, value_name = "COUNT")]
@@ -43,6 +44,8 @@ struct Options {
 enum Part {
     /// Every operation of the backend.
     Operations,
+    /// Every model: its answers, and where optimizers take it.
+    Models,
     /// Models of three experiments, trained by their optimizers.
     Training,
 }
@@ -78,17 +81,22 @@ fn run(options: &Options) -> Result<usize> {
     if !found.has_blas {
         println!("libcublas was not found: products are those of our own kernels");
     }
+    let (cpu, gpu) = (Device::new(cpu), Device::new(gpu));
     let mut failures = 0;
-    if options.part.contains(&Part::Operations) {
-        let rows = comparison::compare(&cpu, &gpu, options.rounds, options.columns);
-        let (table, beyond) = comparison::table(&rows);
-        println!("{table}");
-        gpu.check()?;
-        println!("{} operations, {beyond} beyond their bounds", rows.len());
+    let mut tell = |what: &str, rows: &[comparison::Row]| {
+        let (table, beyond) = comparison::table(rows);
+        println!("{table}{} {what}, {beyond} beyond their bounds\n", rows.len());
         failures += beyond;
+    };
+    if options.part.contains(&Part::Operations) {
+        tell("operations", &comparison::compare(&*cpu, &*gpu, options.rounds, options.columns));
+        gpu.check()?;
+    }
+    if options.part.contains(&Part::Models) {
+        tell("outputs of models", &models::compare(&cpu, &gpu)?);
     }
     if options.part.contains(&Part::Training) {
-        failures += training::compare(&[Device::new(cpu), Device::new(gpu)], options.rows, limit)?;
+        failures += training::compare(&[cpu, gpu], options.rows, limit)?;
     }
     Ok(failures)
 }

@@ -9,7 +9,7 @@ use parsimony::data::{Examples, SplitSpec, Task, examples, higgs_sim};
 use parsimony::device::{self, Device, Panels};
 use parsimony::model::{self, Model, ModelData, Split, TextData};
 use parsimony::optim;
-use parsimony::oracle::{Oracle, Problem as _, Setting, SettingValue, Settings, Stream, stream};
+use parsimony::oracle::{Oracle, Setting, SettingValue, Settings, Stream, stream};
 use parsimony::{Error, Result};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -175,9 +175,7 @@ impl Backend for Cpu {
         let from = rect(from);
         let to = rect_mut(to);
         assert_eq!((to.rows, to.columns), (from.rows, from.columns), "shapes of a copy");
-        for (i, to) in to.values.chunks_mut(to.stride.max(1)).enumerate() {
-            to[..from.columns].copy_from_slice(from.row(i));
-        }
+        elementwise::copy(to, from, self.parallel);
     }
 
     fn download(&self, from: View<'_>) -> Vec<f32> {

@@ -168,6 +168,16 @@ pub(super) fn for_row_groups(out: RectMut<'_>, parallel: bool, f: impl Fn(usize,
     }
 }
 
+/// `to = from`.
+pub(super) fn copy(to: RectMut<'_>, from: Rect<'_>, parallel: bool) {
+    let stride = to.stride.max(1);
+    for_row_groups(to, parallel, |first, values| {
+        for (i, to) in values.chunks_mut(stride).enumerate() {
+            to[..from.columns].copy_from_slice(from.row(first + i));
+        }
+    });
+}
+
 struct Activate<'a, F> {
     values: &'a mut [f32],
     slopes: Option<&'a mut [f32]>,

@@ -191,6 +191,8 @@ pub(super) struct Layer {
     constants: Mutex<Option<Arc<[Array; 2]>>>,
 }
 
+/// Tokens of a block at least, where there are so many: each of many experts has then enough to fill a product.
+const LEAST_TOKENS: usize = 8192;
 /// Rooms that are kept between passes.
 const KEPT_ROOMS: usize = 4;
 
@@ -276,7 +278,8 @@ impl Layer {
     pub fn block_tokens(&self, tokens: usize) -> usize {
         // What is summed up is as large as the parameters: blocks follow one another.
         let width = 3 * self.shape.numbers();
-        self.device.block_rows(Job { rows: tokens, width, sum: 0, parameters: usize::MAX })
+        let fitting = self.device.block_rows(Job { rows: tokens, width, sum: 0, parameters: usize::MAX });
+        fitting.max(LEAST_TOKENS).min(tokens.max(1))
     }
 
     /// The blocks of a selection.

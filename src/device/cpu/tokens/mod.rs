@@ -17,7 +17,7 @@ use crate::device::{
 use rayon::prelude::*;
 
 /// Calls `f` with the number and the elements of chunks of `size` elements.
-fn for_chunks(values: &mut [f32], size: usize, parallel: bool, f: impl Fn(usize, &mut [f32]) + Sync) {
+fn for_chunks<T: Send>(values: &mut [T], size: usize, parallel: bool, f: impl Fn(usize, &mut [T]) + Sync) {
     let size = size.max(1);
     if parallel && values.len() > size {
         values.par_chunks_mut(size).enumerate().for_each(|(i, values)| f(i, values));
@@ -56,7 +56,7 @@ impl Tokens for Cpu {
 
     fn route(&self, p: View<'_>, top_k: usize, capacity: Option<usize>, part: &Ids) -> Routes {
         let routing::HostRoutes { slots, order, elements, chosen, kept } =
-            routing::route(rect(p), top_k, capacity, rows_of(part));
+            routing::route(rect(p), top_k, capacity, rows_of(part), self.parallel);
         Routes { slots: ids(slots), order: ids(order), elements: ids(elements), chosen, kept }
     }
 

@@ -16,6 +16,18 @@ pub(super) struct HostRoutes {
 /// The most probable of the experts that are not `taken` yet.
 fn best(p: &[f32], taken: &[u32]) -> u32 {
     let mut best = NO_ROW;
+    if taken.is_empty() {
+        // The first of the largest; of what is no number only where there is nothing else.
+        let mut largest = f32::NEG_INFINITY;
+        for (expert, &p_of) in p.iter().enumerate() {
+            if p_of > largest {
+                (best, largest) = (expert as u32, p_of);
+            }
+        }
+        if best != NO_ROW {
+            return best;
+        }
+    }
     for (expert, &p_of) in p.iter().enumerate().filter(|(expert, _)| !taken.contains(&(*expert as u32))) {
         let is_better = best == NO_ROW || p_of > p[best as usize] || (p[best as usize].is_nan() && !p_of.is_nan());
         if is_better {
@@ -25,17 +37,23 @@ fn best(p: &[f32], taken: &[u32]) -> u32 {
     best
 }
 
-pub(super) fn route(p: Rect<'_>, top_k: usize, capacity: Option<usize>, part: &[u32]) -> HostRoutes {
+/// Tokens whose experts are chosen by one thread at a time.
+const TOGETHER: usize = 512;
+
+pub(super) fn route(p: Rect<'_>, top_k: usize, capacity: Option<usize>, part: &[u32], parallel: bool) -> HostRoutes {
     let (tokens, experts) = (p.rows, p.columns);
     assert_eq!(tokens, part.len(), "tokens to route");
     let mut choices = vec![NO_ROW; tokens * top_k];
-    for token in (0..tokens).filter(|&token| part[token] != NO_ROW) {
-        let chosen = &mut choices[token * top_k..(token + 1) * top_k];
-        for rank in 0..top_k {
-            let (taken, rest) = chosen.split_at_mut(rank);
-            rest[0] = best(p.row(token), taken);
+    super::for_chunks(&mut choices, TOGETHER * top_k, parallel, |i, choices| {
+        for (token, chosen) in (i * TOGETHER..).zip(choices.chunks_mut(top_k.max(1))) {
+            if part[token] != NO_ROW {
+                for rank in 0..top_k {
+                    let (taken, rest) = chosen.split_at_mut(rank);
+                    rest[0] = best(p.row(token), taken);
+                }
+            }
         }
-    }
+    });
     let room = capacity.unwrap_or(usize::MAX);
     let (mut chosen, mut kept) = (vec![0_usize; experts], vec![0_usize; experts]);
     let mut is_kept = vec![false; choices.len()];
@@ -97,7 +115,7 @@ mod tests {
         let rows = p.len() / experts;
         let all = vec![0; rows];
         let p = Rect { values: p, rows, columns: experts, stride: experts, transposed: false };
-        route(p, top_k, capacity, if part.is_empty() { &all } else { part })
+        route(p, top_k, capacity, if part.is_empty() { &all } else { part }, rows > 3)
     }
 
     fn one_hot(choices: &[usize], experts: usize) -> Vec<f32> {

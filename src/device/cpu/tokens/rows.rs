@@ -15,28 +15,34 @@ pub(super) fn for_rows(out: RectMut<'_>, parallel: bool, f: impl Fn(usize, &mut 
     });
 }
 
-/// Rows of a table, a few at a time, column by column as they lie in panels.
+/// Rows of a table. Neighbouring rows are read column by column, as they lie in panels; others one after another, so that what
+/// is read of one lies within few pages.
 pub(super) fn load(out: RectMut<'_>, table: &Table, rows: Selection<'_>, parallel: bool) {
     const TOGETHER: usize = 64;
     let RectMut { values, rows: count, columns, stride } = out;
     assert!(columns == table.columns() && count == rows.len(), "a {count} x {columns} view for rows of {table:?}");
-    let from = table.panels.values();
-    let row_of = |i: usize| match rows {
-        Selection::Range(start, _) => start + i,
-        Selection::List(list) => list[i] as usize,
+    let (from, shift, factor) = (table.panels.values(), &table.shift[..columns], &table.factor[..columns]);
+    let place = |row: usize| {
+        let row = table.rows.start + row;
+        row / PANEL_ROWS * PANEL_ROWS * columns + row % PANEL_ROWS
     };
     super::for_chunks(values, TOGETHER * stride, parallel, |chunk, to| {
         let first = chunk * TOGETHER;
-        let own = TOGETHER.min(count - first);
-        let mut places = [0; TOGETHER];
-        for (i, place) in places[..own].iter_mut().enumerate() {
-            let row = table.rows.start + row_of(first + i);
-            *place = row / PANEL_ROWS * PANEL_ROWS * columns + row % PANEL_ROWS;
-        }
-        for j in 0..columns {
-            let (from, shift, factor) = (&from[j * PANEL_ROWS..], table.shift[j], table.factor[j]);
-            for (to, &place) in to[j..].iter_mut().step_by(stride).zip(&places[..own]) {
-                *to = (from[place] - shift) * factor;
+        match rows {
+            Selection::Range(start, _) => {
+                for j in 0..columns {
+                    for (i, to) in to[j..].iter_mut().step_by(stride).enumerate() {
+                        *to = (from[place(start + first + i) + j * PANEL_ROWS] - shift[j]) * factor[j];
+                    }
+                }
+            }
+            Selection::List(list) => {
+                for (to, &row) in to.chunks_mut(stride).zip(&list[first..]) {
+                    let own = from[place(row as usize)..].iter().step_by(PANEL_ROWS);
+                    for (((to, from), shift), factor) in to.iter_mut().zip(own).zip(shift).zip(factor) {
+                        *to = (from - shift) * factor;
+                    }
+                }
             }
         }
     });

@@ -65,16 +65,19 @@ pub fn compare(reference: &dyn Backend, other: &dyn Backend, rounds: u64, most: 
 /// The rows as a table, and how many do not hold.
 #[must_use]
 pub fn table(rows: &[Row]) -> (String, usize) {
-    let mut text = format!("{:<34}{:>6}{:>12}{:>10}\n", "operation", "runs", "error", "bound");
+    let width = rows.iter().map(|row| row.operation.chars().count()).max().unwrap_or_default().max(32) + 2;
+    let mut text = format!("{:<width$}{:>6}{:>12}{:>10}\n", "operation", "runs", "error", "bound");
     for row in rows {
         let mark = if row.holds() { "" } else { "  FAILS" };
-        let _ = writeln!(text, "{:<34}{:>6}{:>12.1e}{:>10.0e}{mark}", row.operation, row.runs, row.error, row.bound);
+        let Row { operation, runs, error, bound } = row;
+        let _ = writeln!(text, "{operation:<width$}{runs:>6}{error:>12.1e}{bound:>10.0e}{mark}");
     }
     (text, rows.iter().filter(|row| !row.holds()).count())
 }
 
 /// `|a - b| / |a|`; infinite where one has a NaN and the other not, or one is all zeros and the other not.
-fn relative_error(a: &[f64], b: &[f64]) -> f64 {
+#[must_use]
+pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
     if a.len() != b.len() || a.iter().zip(b).any(|(a, b)| a.is_nan() != b.is_nan()) {
         return f64::INFINITY;
     }
