@@ -285,11 +285,12 @@ pub trait Backend: Debug + Send + Sync {
     /// # Errors
     /// If the iteration does not converge.
     fn symmetric_eigen(&self, a: View<'_>) -> Result<(Array, Array)>;
-    /// The inverse of a symmetric matrix with `ridge` added to its diagonal, found in `f64`.
+    /// The inverses of symmetric matrices, each with the ridge beside it added to its diagonal, found in `f64`, several at a
+    /// time.
     ///
     /// # Errors
-    /// If the sum is not positive definite.
-    fn inverse(&self, a: View<'_>, ridge: f64) -> Result<Array>;
+    /// If one of the sums is not positive definite: the first of them.
+    fn inverses(&self, of: &[(View<'_>, f64)]) -> Result<Vec<Array>>;
     /// The orthogonal factor `Q` of a square matrix `Q R`.
     ///
     /// # Errors

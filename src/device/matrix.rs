@@ -182,13 +182,18 @@ impl Matrix {
         Ok((self.device.download(values.view(0, 1, self.rows)), Self { array: vectors, ..self.clone() }))
     }
 
-    /// The inverse of a symmetric matrix with `ridge` added to its diagonal.
+    /// The inverses of symmetric matrices of one device, each with the ridge beside it added to its diagonal: all at once, so
+    /// that a GPU is waited for once.
     ///
     /// # Errors
-    /// If the sum is not positive definite.
-    pub fn inverse(&self, ridge: f64) -> Result<Self> {
-        let array = self.device.inverse(self.view(false), ridge)?;
-        Ok(Self { array, device: self.device.clone(), ..*self })
+    /// If one of the sums is not positive definite: the first of them.
+    pub fn inverses(of: &[(&Self, f64)]) -> Result<Vec<Self>> {
+        let Some((first, _)) = of.first() else { return Ok(Vec::new()) };
+        let views: Vec<_> = of.iter().map(|&(matrix, ridge)| (matrix.view(false), ridge)).collect();
+        let arrays = first.device.inverses(&views)?;
+        let of_shape =
+            |(&(matrix, _), array): (&(&Self, f64), Array)| Self { array, device: matrix.device.clone(), ..*matrix };
+        Ok(of.iter().zip(arrays).map(of_shape).collect())
     }
 
     /// The orthogonal factor `Q` of a square matrix `Q R`.

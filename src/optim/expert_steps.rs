@@ -302,41 +302,33 @@ impl ExpertSteps {
 
     /// Inverts what is not inverted. What a resumed run inverts again is not `due`, and was counted before.
     fn invert(&mut self, oracle: &mut Oracle<'_>, is_due: bool) -> Result<()> {
-        if (is_due || self.router.is_none())
-            && self.layer().router.is_some()
-            && let Some(gram) = self.router_gram()
-        {
-            let inverse = gram.inverse(damping(&gram, self.damping))?;
+        let is_router_due = (is_due || self.router.is_none()) && self.layer().router.is_some();
+        let router = if is_router_due { self.router_gram() } else { None };
+        let (share, beta) = (self.damping, self.sizes.metric);
+        // All at once: the router's, then those of one expert after another.
+        let mut of: Vec<(&Matrix, f64)> = router.iter().map(|gram| (gram, damping(gram, share))).collect();
+        for (kept, inverses) in self.kept.iter().zip(&self.inverses) {
+            let (Some(kept), None) = (kept, inverses) else { continue };
+            of.extend([&kept.input, &kept.output].map(|gram| (gram, damping(gram, share))));
+            of.extend(kept.metric.iter().zip(beta).map(|(metric, beta)| (metric, damping(metric, beta))));
+        }
+        let mut found = Matrix::inverses(&of)?.into_iter();
+        let mut next = || found.next().expect("an inverse of every matrix");
+        if let Some(gram) = router {
             if is_due {
                 oracle.count_solve((gram.rows() as f64).powi(3));
             }
-            self.router = Some([gram, inverse]);
+            self.router = Some([gram, next()]);
         }
-        let (share, beta) = (self.damping, self.sizes.metric);
-        let inverted = self
-            .kept
-            .par_iter()
-            .zip(&self.inverses)
-            .map(|(kept, inverse)| -> Result<Option<Inverses>> {
-                let (Some(kept), None) = (kept, inverse) else { return Ok(None) };
-                let metric = match (&kept.metric, beta) {
-                    (Some(metric), Some(beta)) => Some(metric.inverse(damping(metric, beta))?),
-                    _ => None,
-                };
-                Ok(Some(Inverses {
-                    input: kept.input.inverse(damping(&kept.input, share))?,
-                    output: kept.output.inverse(damping(&kept.output, share))?,
-                    metric,
-                }))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        for (to, new) in self.inverses.iter_mut().zip(inverted) {
-            let Some(new) = new else { continue };
+        for (kept, inverses) in self.kept.iter().zip(&mut self.inverses) {
+            let (Some(kept), None) = (kept, &inverses) else { continue };
+            let new =
+                Inverses { input: next(), output: next(), metric: kept.metric.as_ref().and(beta).map(|_| next()) };
             if is_due {
                 let sizes = [Some(&new.input), Some(&new.output), new.metric.as_ref()];
                 oracle.count_solve(sizes.into_iter().flatten().map(|m| (m.rows() as f64).powi(3)).sum());
             }
-            *to = Some(new);
+            *inverses = Some(new);
         }
         Ok(())
     }

@@ -25,7 +25,6 @@ use super::{Optimizer, OptimizerEntry, Promises, Size, StateVisitor, Step};
 use crate::device::Matrix;
 use crate::error::{Error, Result};
 use crate::oracle::{Batch, Block, Capability, FactoredLayer, Oracle, Rows, Setting, Settings, Vector};
-use rayon::prelude::*;
 
 /// The registered optimizer.
 pub const ENTRY: OptimizerEntry = OptimizerEntry {
@@ -184,19 +183,26 @@ impl KFac {
     fn invert(&self, oracle: &mut Oracle<'_>, gamma: f64) -> Result<Vector> {
         let factors = self.factors.as_ref().expect("laid out at the start");
         let step = oracle.step();
-        let invert = |layer: &Layer| -> Result<[Matrix; 2]> {
+        let damped = |layer: &Layer| -> [(Matrix, f64); 2] {
             let (a, g) = (factors.matrix(&layer.inputs), factors.matrix(&layer.outputs));
             let share = (a.trace() / a.rows() as f64) / (g.trace() / g.rows() as f64);
             let pi = if share.is_finite() && share > 0.0 { share.sqrt() } else { 1.0 };
-            // Second moments are not negative: only activations without bound leave them so.
-            let lost = |_| Error::Diverged { step, quantity: "the inverse of a damped factor".into(), value: f64::NAN };
-            Ok([a.inverse(pi * gamma).map_err(lost)?, g.inverse(gamma / pi).map_err(lost)?])
+            [(a, pi * gamma), (g, gamma / pi)]
         };
-        let found: Vec<[Matrix; 2]> = self.layers.par_iter().map(invert).collect::<Result<_>>()?;
+        let damped: Vec<(Matrix, f64)> = self.layers.iter().flat_map(damped).collect();
+        let of: Vec<(&Matrix, f64)> = damped.iter().map(|(matrix, ridge)| (matrix, *ridge)).collect();
+        // Second moments are not negative: only activations without bound leave them so.
+        let lost = |error| match error {
+            Error::Numeric(_) => {
+                Error::Diverged { step, quantity: "the inverse of a damped factor".into(), value: f64::NAN }
+            }
+            error => error,
+        };
+        let found = Matrix::inverses(&of).map_err(lost)?;
         let mut inverses = factors.zeros_like();
-        for (layer, [a, g]) in self.layers.iter().zip(&found) {
-            inverses.set_matrix(&layer.inputs, a);
-            inverses.set_matrix(&layer.outputs, g);
+        for (layer, pair) in self.layers.iter().zip(found.chunks_exact(2)) {
+            inverses.set_matrix(&layer.inputs, &pair[0]);
+            inverses.set_matrix(&layer.outputs, &pair[1]);
             oracle.count_solve((layer.inputs.rows as f64).powi(3) + (layer.outputs.rows as f64).powi(3));
         }
         Ok(inverses)

@@ -454,10 +454,17 @@ impl Backend for Cpu {
         Ok((from_f64(eigenvalues.iter()), from_f64(vectors.iter())))
     }
 
-    fn inverse(&self, a: View<'_>, ridge: f64) -> Result<Array> {
-        let mut matrix = to_f64(a);
-        matrix.diag_mut().mapv_inplace(|v| v + ridge);
-        Ok(from_f64(linalg::positive_inverse(&matrix)?.iter()))
+    fn inverses(&self, of: &[(View<'_>, f64)]) -> Result<Vec<Array>> {
+        let inverse = |&(a, ridge): &(View<'_>, f64)| -> Result<Array> {
+            let mut matrix = to_f64(a);
+            matrix.diag_mut().mapv_inplace(|v| v + ridge);
+            Ok(from_f64(linalg::positive_inverse(&matrix)?.iter()))
+        };
+        if !self.parallel {
+            return of.iter().map(inverse).collect();
+        }
+        let all: Vec<Result<Array>> = of.par_iter().with_max_len(1).map(inverse).collect();
+        all.into_iter().collect()
     }
 
     fn orthogonal_factor(&self, a: View<'_>) -> Result<Array> {

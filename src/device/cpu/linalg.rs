@@ -36,7 +36,12 @@ pub fn cholesky(matrix: &Array2<f64>) -> Result<Array2<f64>> {
     // Not every LAPACK notices a pivot that is no number.
     factor
         .filter(|factor| factor.diag().iter().all(|pivot| pivot.is_finite()))
-        .ok_or_else(|| Error::Numeric(format!("a {0} x {0} matrix is not positive definite", matrix.nrows())))
+        .ok_or_else(|| not_positive_definite(matrix.nrows()))
+}
+
+/// What is said of an `n x n` matrix that has no Cholesky factor.
+pub(crate) fn not_positive_definite(n: usize) -> Error {
+    Error::Numeric(format!("a {n} x {n} matrix is not positive definite"))
 }
 
 /// Solves `L L' x = b`.
@@ -183,11 +188,14 @@ pub fn symmetric_eigen(matrix: &Array2<f64>) -> Result<(Array1<f64>, Array2<f64>
 /// # Errors
 /// [`Error::Numeric`] if the matrix is not positive definite.
 pub fn positive_inverse(matrix: &Array2<f64>) -> Result<Array2<f64>> {
+    if matrix.is_empty() {
+        return Ok(matrix.clone());
+    }
     let inverse = factorizations::positive_inverse(matrix);
     // Not every LAPACK notices a pivot that is no number.
     inverse
         .filter(|inverse| inverse.diag().iter().all(|v| v.is_finite() && *v > 0.0))
-        .ok_or_else(|| Error::Numeric(format!("a {0} x {0} matrix is not positive definite", matrix.nrows())))
+        .ok_or_else(|| not_positive_definite(matrix.nrows()))
 }
 
 /// The orthogonal factor `Q` of a square matrix `Q R`, in the precision of optimizers' matrices: an orthogonal factor of
@@ -271,6 +279,7 @@ mod tests {
         let positive = a.dot(&a.t()) + Array2::<f64>::eye(n);
         let product = positive_inverse(&positive).unwrap().dot(&positive);
         assert!((product - Array2::<f64>::eye(n)).iter().all(|e| e.abs() < 1e-10));
+        assert!(positive_inverse(&Array2::zeros((0, 0))).unwrap().is_empty());
         assert!(positive_inverse(&(-&positive)).is_err() && positive_inverse(&(&positive * f64::NAN)).is_err());
         let a = a.mapv(|v| v as f32);
         let q = orthogonal_factor(a.clone()).unwrap();

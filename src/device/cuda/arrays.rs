@@ -1,7 +1,7 @@
 //! A GPU as a device of arrays: every operation is a launch of a kernel of `kernels/`, products are a library's.
 //!
 //! The host waits only where a number comes back to it. Sums are formed in two stages whose shape follows from sizes alone, so
-//! that the same device gives the same bits every time. Factorizations are done on the host, in `f64`, as on the CPU.
+//! that the same device gives the same bits every time. Eigenvalues and `Q` of `Q R` are found on the host, as on the CPU.
 //! No operation here can answer an error, so the first fault is kept and [`Backend::for_blocks`] reports it (see `Core`).
 
 use super::machine::{Argument, Core, DeviceMatrix, Factor, Machine, Memory, Numbers, THREADS};
@@ -607,7 +607,7 @@ impl Backend for Cuda {
     }
 
     fn cholesky(&self, a: View<'_>) -> Result<Array> {
-        Ok(self.array_of(linalg::cholesky(&self.to_f64(a))?.iter().map(|&v| v as f32)))
+        Ok(self.factorized(&[(a, 0.0)], false)?.remove(0))
     }
 
     fn symmetric_eigen(&self, a: View<'_>) -> Result<(Array, Array)> {
@@ -616,10 +616,8 @@ impl Backend for Cuda {
         Ok((array(&mut values.iter()), array(&mut vectors.iter())))
     }
 
-    fn inverse(&self, a: View<'_>, ridge: f64) -> Result<Array> {
-        let mut matrix = self.to_f64(a);
-        matrix.diag_mut().mapv_inplace(|v| v + ridge);
-        Ok(self.array_of(linalg::positive_inverse(&matrix)?.iter().map(|&v| v as f32)))
+    fn inverses(&self, of: &[(View<'_>, f64)]) -> Result<Vec<Array>> {
+        self.factorized(of, true)
     }
 
     fn orthogonal_factor(&self, a: View<'_>) -> Result<Array> {

@@ -8,6 +8,7 @@ mod arrays;
 pub mod comparison;
 pub mod compiler;
 pub mod driver;
+mod factorizations;
 pub mod machine;
 pub mod probe;
 mod regression;

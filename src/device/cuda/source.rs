@@ -1,7 +1,7 @@
 //! The kernels' source: the files of `kernels/`, joined.
 
 /// The files of `kernels/` in the order in which they are joined, by name.
-pub const FILES: [(&str, &str); 17] = [
+pub const FILES: [(&str, &str); 18] = [
     ("common.cu", include_str!("kernels/common.cu")),
     ("algebra.cu", include_str!("kernels/algebra.cu")),
     ("reductions.cu", include_str!("kernels/reductions.cu")),
@@ -19,6 +19,7 @@ pub const FILES: [(&str, &str); 17] = [
     ("attention.cu", include_str!("kernels/attention.cu")),
     ("regression.cu", include_str!("kernels/regression.cu")),
     ("gram.cu", include_str!("kernels/gram.cu")),
+    ("cholesky.cu", include_str!("kernels/cholesky.cu")),
 ];
 
 /// One program of all kernels; messages of a compiler name the file and line.

@@ -9,7 +9,9 @@
 use super::SwitchLayer;
 use crate::device::{Matrix, Selection};
 use crate::error::Result;
-use crate::oracle::{Batch, ExpertEquations as _, ExpertQuestion, RouterSignal, Rows, TokenStep, Vector, draw_rows};
+use crate::oracle::{
+    Batch, Expert, ExpertEquations as _, ExpertQuestion, ExpertShare, RouterSignal, Rows, TokenStep, Vector, draw_rows,
+};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -65,11 +67,14 @@ impl SwitchLayer {
         let mut at = Vector::from_values(&layer.layout, values)?;
         let question = ExpertQuestion { step: TokenStep::Gradient, signal: RouterSignal::Loss, with_grams: true };
         let sums = self.expert_sums(&at, Rows::Batch(&sample), question)?.value;
-        for (expert, share) in self.expert_layer().experts.iter().zip(sums.experts) {
-            let Some((right, grams)) = share.and_then(|share| Some((share.output_right, share.grams?))) else {
-                continue;
-            };
-            let inverse = grams.output.inverse(damping(&grams.output, RIDGE))?;
+        let experts = self.expert_layer().experts;
+        let fit = |(expert, share): (_, Option<ExpertShare>)| {
+            let share = share?;
+            Some((expert, share.output_right, share.grams?.output))
+        };
+        let fits: Vec<(&Expert, Matrix, Matrix)> = experts.iter().zip(sums.experts).filter_map(fit).collect();
+        let grams: Vec<(&Matrix, f64)> = fits.iter().map(|(.., gram)| (gram, damping(gram, RIDGE))).collect();
+        for ((expert, right, _), inverse) in fits.iter().zip(Matrix::inverses(&grams)?) {
             at.set_matrix(&expert.output, &right.times(false, &inverse, false));
         }
         Ok(at)

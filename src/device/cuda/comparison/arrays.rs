@@ -1,7 +1,7 @@
 //! Operations of [`Backend`](crate::device::Backend).
 
-use super::{Bench, Case, EXACT, ITERATED, Run, SINGLE};
-use crate::device::{Activation, AdamStep, Job, Loss, PANEL_ROWS, Panels, Selection, Table};
+use super::{Bench, Case, EXACT, ITERATED, Placed, Run, SINGLE};
+use crate::device::{Activation, AdamStep, Array, Job, Loss, PANEL_ROWS, Panels, Selection, Table};
 
 const ACTIVATIONS: [Activation; 5] =
     [Activation::Identity, Activation::Relu, Activation::Tanh, Activation::Sigmoid, Activation::Gelu];
@@ -470,20 +470,80 @@ fn table_cases(cases: &mut Vec<Case>) {
     );
 }
 
+/// The symmetric matrix `I + A A'/n`, `A` normal, within a larger array.
+fn positive(b: &mut Bench<'_>, n: usize) -> Placed {
+    let a = b.normal(n * n);
+    b.placed(n, n, |_, i, j| {
+        let product: f32 = (0..n).map(|k| a[i * n + k] * a[j * n + k]).sum();
+        product / n as f32 + if i == j { 1.0 } else { 0.0 }
+    })
+}
+
+/// Sizes next to the edges of tiles, none, and one that may be larger.
+fn positive_sizes(b: &mut Bench<'_>) -> [usize; 10] {
+    [33, 1, 65, 0, 2, 31, 64, 32, 63, 1 + b.random.below(200)]
+}
+
+/// Overwrites the last element of the diagonal with what a positive-definite matrix does not have there, were a ridge below one
+/// added to it.
+fn spoil(b: &mut Bench<'_>, a: &mut Placed) {
+    let wrong = [-1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY][b.random.below(4)];
+    let last = a.start + (a.rows - 1) * (a.stride + 1);
+    b.device.upload(a.array.view_mut(last, 1, 1), &[wrong]);
+}
+
+/// The inverses of all; none where one has none.
+fn inverses_of(b: &Bench<'_>, all: &[(Placed, f64)]) -> Vec<Array> {
+    let views: Vec<_> = all.iter().map(|(a, ridge)| (a.view(), *ridge)).collect();
+    b.device.inverses(&views).unwrap_or_default()
+}
+
 fn factorization_cases(cases: &mut Vec<Case>) {
     cases.push((
-        "cholesky, inverse, eigenvalues, QR".to_owned(),
+        "cholesky".to_owned(),
+        SINGLE,
+        Box::new(|b| {
+            for n in positive_sizes(b) {
+                let mut a = positive(b, n);
+                match b.device.cholesky(a.view()) {
+                    Ok(lower) => b.output(&lower),
+                    Err(_) => b.number(f64::NAN),
+                }
+                if n > 0 {
+                    spoil(b, &mut a);
+                    let is_refused = b.device.cholesky(a.view()).is_err();
+                    b.number(f64::from(u8::from(is_refused)));
+                }
+            }
+        }),
+    ));
+    cases.push((
+        "inverses".to_owned(),
+        SINGLE,
+        Box::new(|b| {
+            let mut all: Vec<(Placed, f64)> = Vec::new();
+            for n in positive_sizes(b) {
+                let ridge = f64::from(b.random.uniform());
+                all.push((positive(b, n), ridge));
+            }
+            let inverses = inverses_of(b, &all);
+            b.number(inverses.len() as f64);
+            inverses.iter().for_each(|inverse| b.output(inverse));
+            // None of them, where one is not positive definite.
+            let bad = [0, 1, 2, 4, 5, 6, 7, 8, 9][b.random.below(9)];
+            spoil(b, &mut all[bad].0);
+            let inverses = inverses_of(b, &all);
+            b.number(inverses.len() as f64);
+        }),
+    ));
+    cases.push((
+        "eigenvalues, QR".to_owned(),
         1e-4,
         Box::new(|b| {
             let n = 1 + b.random.below(20);
             let a = b.matrix(n, n + 5);
             let mut gram = b.poisoned(n, n);
             b.device.product(gram.view_mut(), false, a.view(), a.view().t());
-            let (Ok(lower), Ok(inverse)) = (b.device.cholesky(gram.view()), b.device.inverse(gram.view(), 1.0)) else {
-                return b.number(f64::NAN);
-            };
-            b.output(&lower);
-            b.output(&inverse);
             // Vectors are known up to their sign; what they and Q multiply to is not.
             let Ok((values, vectors)) = b.device.symmetric_eigen(gram.view()) else { return b.number(f64::NAN) };
             b.output(&values);
