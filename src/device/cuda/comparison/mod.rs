@@ -65,10 +65,10 @@ pub fn compare(reference: &dyn Backend, other: &dyn Backend, rounds: u64, most: 
 /// The rows as a table, and how many do not hold.
 #[must_use]
 pub fn table(rows: &[Row]) -> (String, usize) {
-    let mut text = format!("{:<34}{:>6}{:>12}{:>10}\n", "operation", "runs", "error", "bound");
+    let mut text = format!("{:<38}{:>6}{:>12}{:>10}\n", "operation", "runs", "error", "bound");
     for row in rows {
         let mark = if row.holds() { "" } else { "  FAILS" };
-        let _ = writeln!(text, "{:<34}{:>6}{:>12.1e}{:>10.0e}{mark}", row.operation, row.runs, row.error, row.bound);
+        let _ = writeln!(text, "{:<38}{:>6}{:>12.1e}{:>10.0e}{mark}", row.operation, row.runs, row.error, row.bound);
     }
     (text, rows.iter().filter(|row| !row.holds()).count())
 }
