@@ -21,4 +21,4 @@ pub use cpu::design::Selection;
 pub use matrix::Matrix;
 pub use panels::{PANEL_ROWS, Panels};
 pub use regression::{Regression, RowCurvature};
-pub use tokens::{Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, Routes, Segment, Tokens};
+pub use tokens::{Attention, AttentionInputs, Factors, FeedForward, Matrices, NO_ROW, Noise, Routes, Segment, Tokens};

@@ -72,6 +72,16 @@ impl Matrices {
     }
 }
 
+/// What both factors of a product hold. Sums are `f32` either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Factors {
+    /// Any numbers.
+    Single,
+    /// Numbers that bfloat16 has, as [`Tokens::round_half`] leaves them: a device may multiply them as such, with the values of
+    /// the same product in `f32` up to the order and rounding of sums. Of other numbers it may take the nearest that bfloat16 has.
+    Half,
+}
+
 /// Consecutive tokens that meet the same matrix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
@@ -130,6 +140,8 @@ pub struct AttentionInputs<'a> {
     pub keys_values: View<'a>,
     /// The bias of every bucket and head, `buckets x heads`.
     pub bias: Option<View<'a>>,
+    /// What queries and keys hold.
+    pub factors: Factors,
 }
 
 /// Random factors that follow from a seed and an element's place, the same each time they are asked for.
@@ -208,6 +220,20 @@ pub trait Tokens {
         adjoint: bool,
         segments: &[Segment],
     );
+    /// [`Tokens::segment_products`] where `x` and the matrices that are met hold [`Factors::Half`].
+    #[allow(clippy::too_many_arguments, reason = "a product of two factors by segments")]
+    fn half_segment_products(
+        &self,
+        out: ViewMut<'_>,
+        keep: bool,
+        x: View<'_>,
+        weights: &Array,
+        matrices: Matrices,
+        adjoint: bool,
+        segments: &[Segment],
+    ) {
+        self.segment_products(out, keep, x, weights, matrices, adjoint, segments);
+    }
     /// `W_s += d_s' x_s` for every segment; other matrices are left alone.
     fn segment_gradients(&self, sum: &mut Array, matrices: Matrices, d: View<'_>, x: View<'_>, segments: &[Segment]);
 

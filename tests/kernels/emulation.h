@@ -53,6 +53,7 @@ struct Barrier {
 struct Warp {
   Barrier barrier;
   unsigned char values[LANES][8];
+  unsigned fragments[LANES][6];
 };
 
 static Fiber fibers[MOST_THREADS];
@@ -229,6 +230,34 @@ static inline unsigned __ballot_sync(unsigned mask, int predicate) {
   for (unsigned lane = 0; lane < emulation::LANES; ++lane)
     ballot |= (unsigned)(emulation::exchange(mask, predicate != 0, lane)) << lane;
   return ballot;
+}
+
+/// One bf16 number of two in a word.
+static inline float half_of(unsigned word, int which) {
+  const unsigned bits = which == 0 ? word << 16 : word & 0xffff0000u;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+/// `sums += a b` for a 16 x 16 matrix `a` and a 16 x 8 matrix `b` of bf16 numbers, spread over the lanes of a warp as the PTX
+/// ISA has it for mma.m16n8k16. An element of `a` is with lane `4 (row % 8) + column % 8 / 2`, in its word
+/// `row / 8 + 2 (column / 8)`; one of `b` with lane `4 column + row % 8 / 2`, in its word `row / 8`.
+static void mma_m16n8k16(float *sums, const unsigned *a, const unsigned *b) {
+  using emulation::warp;
+  const unsigned lane = emulation::lane();
+  memcpy(warp().fragments[lane], a, 4 * sizeof *a);
+  memcpy(warp().fragments[lane] + 4, b, 2 * sizeof *b);
+  emulation::wait_warp();
+  for (unsigned e = 0; e < 4; ++e) {
+    const unsigned row = lane / 4 + e / 2 * 8, column = lane % 4 * 2 + e % 2;
+    for (unsigned k = 0; k < 16; ++k) {
+      const unsigned left = warp().fragments[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2];
+      const unsigned right = warp().fragments[column * 4 + k % 8 / 2][4 + k / 8];
+      sums[e] += half_of(left, k % 2) * half_of(right, k % 2);
+    }
+  }
+  emulation::wait_warp();
 }
 
 static inline int __popc(unsigned bits) { return __builtin_popcount(bits); }

@@ -2,6 +2,7 @@
 //!
 //! Memory that is taken is full of NaN and lies between guards, which are looked at after every launch.
 
+use parsimony::device::Factors;
 use parsimony::device::cuda::machine::{Argument, DeviceMatrix, Factor, Machine, THREADS};
 use parsimony::device::cuda::source;
 use parsimony::{Error, Result};
@@ -68,6 +69,7 @@ pub struct Emulation {
     turns: u32,
     /// Memory that may be taken in all.
     limit: usize,
+    has_library: bool,
     pub seen: Arc<Mutex<Seen>>,
 }
 
@@ -77,12 +79,17 @@ impl Emulation {
     pub fn new(turns: u32) -> Option<Self> {
         static LAUNCH: OnceLock<Option<Launch>> = OnceLock::new();
         let launch = (*LAUNCH.get_or_init(build))?;
-        Some(Self { launch, turns, limit: usize::MAX, seen: Arc::default() })
+        Some(Self { launch, turns, limit: usize::MAX, has_library: false, seen: Arc::default() })
     }
 
     /// The same with less memory.
     pub fn with_limit(self, limit: usize) -> Self {
         Self { limit, ..self }
+    }
+
+    /// The same with a library that multiplies, on the host.
+    pub fn with_library(self) -> Self {
+        Self { has_library: true, ..self }
     }
 }
 
@@ -221,8 +228,36 @@ impl Machine for Emulation {
         if answer == 0 { Ok(()) } else { Err(Error::Device(format!("there is no kernel {kernel}"))) }
     }
 
-    fn product(&self, _: DeviceMatrix, _: bool, _: Factor, _: Factor) -> Result<bool> {
-        Ok(false)
+    fn multiplies_half(&self) -> bool {
+        self.has_library
+    }
+
+    fn product(&self, out: DeviceMatrix, keep: bool, a: Factor, b: Factor, factors: Factors) -> Result<bool> {
+        if !self.has_library {
+            return Ok(false);
+        }
+        let element = |of: Factor, row: i64, column: i64| {
+            let (row, column) = if of.transposed { (column, row) } else { (row, column) };
+            let place = (row * of.matrix.stride + column) as usize;
+            // SAFETY: the element lies within its matrix, which is memory that was taken.
+            unsafe {
+                match factors {
+                    Factors::Single => *(of.matrix.values as *const f32).add(place),
+                    Factors::Half => f32::from_bits(u32::from(*(of.matrix.values as *const u16).add(place)) << 16),
+                }
+            }
+        };
+        let inner = if a.transposed { a.matrix.rows } else { a.matrix.columns };
+        for row in 0..out.rows {
+            for column in 0..out.columns {
+                let sum: f32 = (0..inner).map(|k| element(a, row, k) * element(b, k, column)).sum();
+                // SAFETY: as above.
+                let to = unsafe { &mut *(out.values as *mut f32).add((row * out.stride + column) as usize) };
+                *to = if keep { *to + sum } else { sum };
+            }
+        }
+        self.seen.lock().unwrap().look_at_guards("a library's product");
+        Ok(true)
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -158,6 +158,7 @@ fn cases() -> Vec<Case> {
         (switch.top_k, switch.capacity_factor, switch.auxiliary_weight, switch.z_weight) = (2, 0.8, 0.02, 0.01);
     }
     let half = |precision| Config { precision, ..micro("micro-switch", FeedForward::Relu) };
+    let dense_half = Config { precision: Precision::Half, ..micro("micro-encoder-decoder", FeedForward::Geglu) };
     cases.extend([
         of_tokens("micro-decoder, gelu", micro("micro-decoder", FeedForward::Gelu)),
         of_tokens("micro-switch", micro("micro-switch", FeedForward::Relu)),
@@ -165,6 +166,7 @@ fn cases() -> Vec<Case> {
         of_tokens("micro-switch, selective", half(Precision::Selective)),
         of_tokens("micro-switch, half", half(Precision::Half)),
         of_tokens("micro-encoder-decoder, geglu", micro("micro-encoder-decoder", FeedForward::Geglu)),
+        of_tokens("micro-encoder-decoder, geglu, half", dense_half),
     ]);
     cases
 }

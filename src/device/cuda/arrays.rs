@@ -10,7 +10,8 @@ use crate::device::array::{Array, Shape, Storage, View, ViewMut};
 use crate::device::cpu::design::Transform;
 use crate::device::cpu::linalg;
 use crate::device::{
-    Activation, AdamStep, Backend, BlockBody, Job, Loss, PANEL_ROWS, Panels, Regression, Selection, Table, Tokens,
+    Activation, AdamStep, Backend, BlockBody, Factors, Job, Loss, PANEL_ROWS, Panels, Regression, Selection, Table,
+    Tokens,
 };
 use crate::error::Result;
 use ndarray::Array2;
@@ -95,7 +96,7 @@ pub(super) fn matrix_mut(view: &ViewMut<'_>) -> DeviceMatrix {
     matrix_of(view.array, view.shape)
 }
 
-fn factor(view: View<'_>) -> Factor {
+pub(super) fn factor(view: View<'_>) -> Factor {
     Factor { matrix: matrix(view), transposed: view.transposed }
 }
 
@@ -139,6 +140,41 @@ impl Cuda {
             columns: Mutex::default(),
             designs: Mutex::default(),
         }
+    }
+
+    /// `out = a b`, or with `keep` `out += a b`, by a library, if one is there that takes such factors; answers whether.
+    pub(super) fn library_product(
+        &self,
+        out: DeviceMatrix,
+        keep: bool,
+        a: Factor,
+        b: Factor,
+        factors: Factors,
+    ) -> bool {
+        let multiply = |a, b| self.core.attempt(|machine| machine.product(out, keep, a, b, factors)) == Some(true);
+        if is_empty(a.matrix) {
+            return false;
+        }
+        match factors {
+            Factors::Single => multiply(a, b),
+            Factors::Half => {
+                let takes_half = self.core.attempt(|machine| Ok(machine.multiplies_half())) == Some(true);
+                takes_half && {
+                    let ((_a, a), (_b, b)) = (self.packed(a), self.packed(b));
+                    multiply(a, b)
+                }
+            }
+        }
+    }
+
+    /// A factor's numbers as bf16 in memory of their own, rows at multiples of 16 bytes.
+    fn packed(&self, of: Factor) -> (Memory, Factor) {
+        let DeviceMatrix { rows, columns, .. } = of.matrix;
+        let stride = (columns as usize).next_multiple_of(8);
+        let memory = Memory::new(&self.core, rows as usize * stride * size_of::<u16>());
+        self.on_elements("pack_half", of.matrix, arguments![memory.address(), stride, of.matrix]);
+        let matrix = DeviceMatrix { values: memory.address(), rows, columns, stride: stride as i64 };
+        (memory, Factor { matrix, ..of })
     }
 
     fn on_flat(&self, kernel: &'static str, count: usize, arguments: &[Argument]) {
@@ -420,8 +456,7 @@ impl Backend for Cuda {
             return;
         }
         let (a, b) = (factor(a), factor(b));
-        let done = if k == 0 { Some(false) } else { self.core.attempt(|machine| machine.product(out, keep, a, b)) };
-        if done == Some(false) {
+        if !self.library_product(out, keep, a, b, Factors::Single) {
             // TILE of kernels/matrices.cu.
             let tiles = |n: i64, most: u32| (n as usize).div_ceil(64).clamp(1, most as usize) as u32;
             let grid = [tiles(out.columns, 1 << 16), tiles(out.rows, 1 << 15)];

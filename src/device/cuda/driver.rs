@@ -3,6 +3,7 @@
 use super::compiler;
 use super::machine::{Argument, DeviceMatrix, Factor, Machine, THREADS};
 use super::source;
+use crate::device::Factors;
 use crate::error::{Error, Result};
 use cudarc::cublas::result::CublasError;
 use cudarc::cublas::{result as blas, sys as blas_sys};
@@ -22,6 +23,8 @@ pub struct Driver {
     module: sys::CUmodule,
     /// cuBLAS, if it was found.
     blas: Option<Mutex<blas_sys::cublasHandle_t>>,
+    /// 90 for `sm_90`.
+    architecture: i32,
     name: String,
 }
 
@@ -98,6 +101,7 @@ impl Driver {
             functions,
             module,
             blas,
+            architecture,
             name: format!("cuda:{ordinal} ({model}, sm_{architecture})"),
         })
     }
@@ -206,7 +210,11 @@ impl Machine for Driver {
             .map_err(|error| Error::Device(format!("the GPU failed to run {kernel}: {}", words(error))))
     }
 
-    fn product(&self, out: DeviceMatrix, keep: bool, a: Factor, b: Factor) -> Result<bool> {
+    fn multiplies_half(&self) -> bool {
+        self.blas.is_some() && self.architecture >= 80
+    }
+
+    fn product(&self, out: DeviceMatrix, keep: bool, a: Factor, b: Factor, factors: Factors) -> Result<bool> {
         let Some(handle) = &self.blas else { return Ok(false) };
         // The library numbers elements by columns: what lies row by row is to it the transpose, and out' = b' a'.
         let inner = if a.transposed { a.matrix.rows } else { a.matrix.columns };
@@ -224,26 +232,35 @@ impl Machine for Driver {
                 blas_sys::cublasOperation_t::CUBLAS_OP_N
             }
         };
+        let kind = match factors {
+            Factors::Single => blas_sys::cudaDataType::CUDA_R_32F,
+            Factors::Half => blas_sys::cudaDataType::CUDA_R_16BF,
+        };
         let (one, beta) = (1.0_f32, if keep { 1.0_f32 } else { 0.0 });
         self.bind()?;
         let handle = handle.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: sizes and strides are those of views within their arrays; both scalars live through the call.
         unsafe {
-            blas::sgemm(
+            blas::gemm_ex(
                 *handle,
                 operation(b),
                 operation(a),
                 m,
                 n,
                 k,
-                &raw const one,
-                b.matrix.values as *const f32,
+                (&raw const one).cast(),
+                b.matrix.values as *const c_void,
+                kind,
                 b_stride,
-                a.matrix.values as *const f32,
+                a.matrix.values as *const c_void,
+                kind,
                 a_stride,
-                &raw const beta,
-                out.values as *mut f32,
+                (&raw const beta).cast(),
+                out.values as *mut c_void,
+                blas_sys::cudaDataType::CUDA_R_32F,
                 out_stride,
+                blas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+                blas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
         }
         .map_err(blas_error)?;

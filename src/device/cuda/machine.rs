@@ -3,6 +3,7 @@
 //! [`Driver`](super::driver::Driver) is a GPU. Tests put an emulation in its place, so that all that is written on the host's
 //! side runs there too.
 
+use crate::device::Factors;
 use crate::error::{Error, Result};
 use std::ffi::c_void;
 use std::fmt::Debug;
@@ -128,11 +129,14 @@ pub trait Machine: Debug + Send + Sync {
     /// # Errors
     /// What the driver answers.
     fn launch(&self, kernel: &'static str, grid: [u32; 2], arguments: &[Argument]) -> Result<()>;
-    /// `out = a b`, or with `keep` `out += a b`, in `f32` throughout, if a library is there to do it; answers whether.
+    /// Whether [`Machine::product`] has a library for factors of 16 bits.
+    fn multiplies_half(&self) -> bool;
+    /// `out = a b`, or with `keep` `out += a b`, if a library is there to do it; answers whether. Factors are `f32`, which are not
+    /// shortened, or with [`Factors::Half`] bf16 numbers of 16 bits, in which their strides count; sums and `out` are `f32`.
     ///
     /// # Errors
     /// What the library answers.
-    fn product(&self, out: DeviceMatrix, keep: bool, a: Factor, b: Factor) -> Result<bool>;
+    fn product(&self, out: DeviceMatrix, keep: bool, a: Factor, b: Factor, factors: Factors) -> Result<bool>;
     /// Waits until all that was asked is done.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The kernels' source: the files of `kernels/`, joined.
 
 /// The files of `kernels/` in the order in which they are joined, by name.
-pub const FILES: [(&str, &str); 18] = [
+pub const FILES: [(&str, &str); 19] = [
     ("common.cu", include_str!("kernels/common.cu")),
     ("algebra.cu", include_str!("kernels/algebra.cu")),
     ("reductions.cu", include_str!("kernels/reductions.cu")),
@@ -15,6 +15,7 @@ pub const FILES: [(&str, &str); 18] = [
     ("feed_forward.cu", include_str!("kernels/feed_forward.cu")),
     ("softmax.cu", include_str!("kernels/softmax.cu")),
     ("routing.cu", include_str!("kernels/routing.cu")),
+    ("half.cu", include_str!("kernels/half.cu")),
     ("segments.cu", include_str!("kernels/segments.cu")),
     ("attention.cu", include_str!("kernels/attention.cu")),
     ("regression.cu", include_str!("kernels/regression.cu")),

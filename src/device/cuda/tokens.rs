@@ -1,14 +1,17 @@
 //! What Transformers ask of a GPU: launches of the kernels for rows of tokens.
 //!
-//! Tokens are routed where they are: of a decision the host sees how many chose each expert, from which it cuts segments. Products of many segments or heads
-//! are one launch each: a list, or a stack of strides, tells every block what it works on.
+//! Tokens are routed where they are: of a decision the host sees how many chose each expert, from which it cuts segments.
+//! Products of many segments or heads are one launch each: a list, or a stack of strides, tells every block what it works on. The
+//! products of a single segment are a library's, if there is one.
 
-use super::arrays::{Cuda, address, arguments, blocks_of_columns, flat, is_empty, matrix, matrix_mut};
-use super::machine::{Argument, DeviceMatrix, List, Memory, THREADS};
+use super::arrays::{Cuda, address, arguments, blocks_of_columns, factor, flat, is_empty, matrix, matrix_mut};
+use super::machine::{Argument, DeviceMatrix, Factor, List, Memory, THREADS};
 use crate::device::array::{Array, IdList, Ids, View, ViewMut};
 use crate::device::{
-    Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, Routes, Segment, Selection, Table, Tokens,
+    Attention, AttentionInputs, Factors, FeedForward, Matrices, NO_ROW, Noise, Routes, Segment, Selection, Table,
+    Tokens,
 };
+use std::ops::Range;
 
 /// Rows and columns of a tile of a product; `TILE` in `kernels/matrices.cu`.
 const TILE: usize = 64;
@@ -43,6 +46,12 @@ fn rows(m: DeviceMatrix) -> [u32; 2] {
 /// Blocks for tiles of `columns` columns, and for so many tasks.
 fn tiles(columns: i64, tasks: usize) -> [u32; 2] {
     [(columns as usize).div_ceil(TILE).clamp(1, 1 << 12) as u32, tasks.clamp(1, 1 << 15) as u32]
+}
+
+/// Rows of a matrix.
+fn part(of: DeviceMatrix, rows: &Range<usize>) -> DeviceMatrix {
+    let values = of.values + (rows.start as i64 * of.stride) as u64 * size_of::<f32>() as u64;
+    DeviceMatrix { values, rows: rows.len() as i64, ..of }
 }
 
 /// Matrices of one shape: the first, elements from group to group, and from one of a group to the next.
@@ -101,12 +110,70 @@ impl Cuda {
 
     /// `out = a b`, or with `keep` `out += a b`, for every sequence and head.
     fn stacked(&self, shape: &Attention<'_>, out: Stack, keep: bool, a: (Stack, bool), b: (Stack, bool)) {
+        self.stacked_by("stacked_product", shape, out, keep, a, b);
+    }
+
+    /// The same by a kernel.
+    fn stacked_by(
+        &self,
+        kernel: &'static str,
+        shape: &Attention<'_>,
+        out: Stack,
+        keep: bool,
+        a: (Stack, bool),
+        b: (Stack, bool),
+    ) {
         let (groups, each) = (shape.sequences, shape.heads);
         if groups * each > 0 && !is_empty(out.first) {
             let tasks = groups * each * (out.first.rows as usize).div_ceil(TILE);
             let arguments = arguments![out, keep, a.0, a.1, b.0, b.1, groups, each];
-            self.core.launch("stacked_product", tiles(out.first.columns, tasks), arguments);
+            self.core.launch(kernel, tiles(out.first.columns, tasks), arguments);
         }
+    }
+
+    /// [`Tokens::segment_products`] of factors that hold certain numbers.
+    #[expect(clippy::too_many_arguments, reason = "a product of two factors by segments")]
+    fn products(
+        &self,
+        factors: Factors,
+        out: ViewMut<'_>,
+        keep: bool,
+        x: View<'_>,
+        weights: &Array,
+        matrices: Matrices,
+        adjoint: bool,
+        segments: &[Segment],
+    ) {
+        let (out, x) = (matrix_mut(&out), matrix(x));
+        let Matrices { rows, columns, step, .. } = matrices;
+        let met: Vec<&Segment> = segments.iter().filter(|segment| !segment.rows.is_empty()).collect();
+        if met.is_empty() || out.columns == 0 {
+            return;
+        }
+        if let [Segment { rows: tokens, matrix: index }] = met[..] {
+            let w = weights.view(matrices.range(*index).start, rows, columns);
+            let x = Factor { matrix: part(x, tokens), transposed: false };
+            let w = factor(if adjoint { w } else { w.t() });
+            if self.library_product(part(out, tokens), keep, x, w, factors) {
+                return;
+            }
+        }
+        let mut list = Vec::new();
+        for segment in met {
+            for first in segment.rows.clone().step_by(TILE) {
+                let end = (first + TILE).min(segment.rows.end);
+                list.extend([first as u32, end as u32, segment.matrix as u32]);
+            }
+        }
+        let kernel = match factors {
+            Factors::Single => "segment_products",
+            Factors::Half => "half_segment_products",
+        };
+        let count = list.len() / 3;
+        let list = Memory::with(&self.core, &list);
+        let weights = address(weights) + (matrices.start * size_of::<f32>()) as u64;
+        let arguments = arguments![out, keep, x, weights, rows, columns, step, adjoint, list.address(), count];
+        self.core.launch(kernel, tiles(out.columns, count), arguments);
     }
 
     fn lists(&self, shape: &Attention<'_>) -> Lists {
@@ -348,29 +415,38 @@ impl Tokens for Cuda {
         adjoint: bool,
         segments: &[Segment],
     ) {
-        let (out, x) = (matrix_mut(&out), matrix(x));
-        let mut list = Vec::new();
-        for segment in segments {
-            for first in segment.rows.clone().step_by(TILE) {
-                let end = (first + TILE).min(segment.rows.end);
-                list.extend([first as u32, end as u32, segment.matrix as u32]);
-            }
-        }
-        let count = list.len() / 3;
-        if count > 0 && out.columns > 0 {
-            let list = Memory::with(&self.core, &list);
-            let weights = address(weights) + (matrices.start * size_of::<f32>()) as u64;
-            let Matrices { rows, columns, step, .. } = matrices;
-            let arguments = arguments![out, keep, x, weights, rows, columns, step, adjoint, list.address(), count];
-            self.core.launch("segment_products", tiles(out.columns, count), arguments);
-        }
+        self.products(Factors::Single, out, keep, x, weights, matrices, adjoint, segments);
+    }
+
+    fn half_segment_products(
+        &self,
+        out: ViewMut<'_>,
+        keep: bool,
+        x: View<'_>,
+        weights: &Array,
+        matrices: Matrices,
+        adjoint: bool,
+        segments: &[Segment],
+    ) {
+        self.products(Factors::Half, out, keep, x, weights, matrices, adjoint, segments);
     }
 
     fn segment_gradients(&self, sum: &mut Array, matrices: Matrices, d: View<'_>, x: View<'_>, segments: &[Segment]) {
-        let met = segments.iter().filter(|segment| !segment.rows.is_empty());
-        let list: Vec<u32> = met.flat_map(|s| [s.rows.start as u32, s.rows.end as u32, s.matrix as u32]).collect();
-        let count = list.len() / 3;
+        let met: Vec<&Segment> = segments.iter().filter(|segment| !segment.rows.is_empty()).collect();
         let Matrices { rows, columns, step, .. } = matrices;
+        if let [Segment { rows: tokens, matrix: index }] = met[..]
+            && rows * columns > 0
+        {
+            let w = matrix_mut(&sum.view_mut(matrices.range(*index).start, rows, columns));
+            let d = Factor { matrix: part(matrix(d), tokens), transposed: true };
+            let x = Factor { matrix: part(matrix(x), tokens), transposed: false };
+            if self.library_product(w, true, d, x, Factors::Single) {
+                return;
+            }
+        }
+        let list: Vec<u32> =
+            met.iter().flat_map(|s| [s.rows.start as u32, s.rows.end as u32, s.matrix as u32]).collect();
+        let count = list.len() / 3;
         if count > 0 && rows * columns > 0 {
             let list = Memory::with(&self.core, &list);
             let sum = address(sum) + (matrices.start * size_of::<f32>()) as u64;
@@ -434,7 +510,12 @@ impl Tokens for Cuda {
     fn attention(&self, shape: &Attention<'_>, of: AttentionInputs<'_>, p: ViewMut<'_>, out: ViewMut<'_>) {
         let (q, kv, p, out) = (matrix(of.queries), matrix(of.keys_values), matrix_mut(&p), matrix_mut(&out));
         let lists = self.lists(shape);
-        self.stacked(shape, scores(shape, p), false, (queries(shape, q), false), (keys(shape, kv), true));
+        let kernel = match of.factors {
+            Factors::Single => "stacked_product",
+            Factors::Half => "half_stacked_product",
+        };
+        let (q, k) = ((queries(shape, q), false), (keys(shape, kv), true));
+        self.stacked_by(kernel, shape, scores(shape, p), false, q, k);
         self.finish_scores(shape, &lists, 0, p, DeviceMatrix::NONE, of.bias.map(matrix));
         self.stacked(shape, queries(shape, out), false, (scores(shape, p), false), (values(shape, kv), false));
     }

@@ -3,7 +3,7 @@
 use super::layout::SublayerKind;
 use super::stack::{Core, Flow, StackPass};
 use crate::device::array::View;
-use crate::device::{Array, Attention, AttentionInputs, Matrices};
+use crate::device::{Array, Attention, AttentionInputs, Factors, Matrices};
 
 /// What attention keeps.
 #[derive(Debug)]
@@ -60,6 +60,7 @@ impl AttentionPass {
             queries: self.queries.view(0, shape.sequences * shape.queries, inner),
             keys_values: self.keys_values.view(0, shape.sequences * shape.keys, 2 * inner),
             bias: core.bias(w, s, across),
+            factors: core.factors(None),
         }
     }
 
@@ -84,28 +85,21 @@ impl AttentionPass {
         let shape = core.attention(of, across, encoder.map_or(valid, |encoder| &encoder.valid[..]));
         let (n, keys) = (shape.sequences * shape.queries, shape.sequences * shape.keys);
         let y = encoder.map_or(x, |encoder| encoder.out.view(0, keys, d));
-        let [all, all_keys] = [n, keys].map(Core::all);
-        t.segment_products(self.queries.view_mut(0, n, inner), false, x, w, to_queries, false, &all);
-        t.segment_products(
-            self.keys_values.view_mut(0, keys, 2 * inner),
-            false,
-            y,
-            w,
-            to_keys_values,
-            false,
-            &all_keys,
-        );
+        let ([all, all_keys], factors) = ([n, keys].map(Core::all), core.factors(None));
+        core.products(factors, self.queries.view_mut(0, n, inner), false, x, w, to_queries, &all);
+        core.products(factors, self.keys_values.view_mut(0, keys, 2 * inner), false, y, w, to_keys_values, &all_keys);
         core.round(self.queries.view_mut(0, n, inner));
         core.round(self.keys_values.view_mut(0, keys, 2 * inner));
         let inputs = AttentionInputs {
             queries: self.queries.view(0, n, inner),
             keys_values: self.keys_values.view(0, keys, 2 * inner),
             bias: core.bias(w, of.0, across),
+            factors,
         };
         let p = self.p.view_mut(0, n * shape.heads, shape.keys);
         t.attention(&shape, inputs, p, self.context.view_mut(0, n, inner));
         core.round(self.context.view_mut(0, n, inner));
-        t.segment_products(out.view_mut(0, n, d), keep, self.context.view(0, n, inner), w, output, false, &all);
+        core.products(factors, out.view_mut(0, n, d), keep, self.context.view(0, n, inner), w, output, &all);
     }
 
     /// From the derivative in what is added, `flow.b`, to that in the norm's values, `flow.a`.
@@ -180,6 +174,7 @@ impl AttentionPass {
             queries: flow.queries.view(0, n, inner),
             keys_values: flow.keys_values.view(0, keys, 2 * inner),
             bias: core.bias(v, of.0, across),
+            factors: Factors::Single,
         };
         let inputs = self.inputs(core, w, of.0, across, &shape);
         t.attention_tangent(&shape, inputs, self.probabilities(&shape), tangents, flow.context.view_mut(0, n, inner));

@@ -26,13 +26,13 @@ impl DensePass {
         let (t, n) = (core.tokens(), x.size().0);
         let all = Core::all(n);
         let (u, h) = (&mut self.u, &mut self.h);
-        t.segment_products(u.view_mut(0, n, inner.rows), false, x, w, inner, false, &all);
+        core.products(core.factors(None), u.view_mut(0, n, inner.rows), false, x, w, inner, &all);
         core.round(u.view_mut(0, n, inner.rows));
         t.feed_forward(core.config.feed_forward, h.view_mut(0, n, outer.columns), u.view(0, n, inner.rows));
         core.round(h.view_mut(0, n, outer.columns));
         core.noise(h.view_mut(0, n, outer.columns), noise);
         let h = h.view(0, n, outer.columns);
-        t.segment_products(out.view_mut(0, n, outer.rows), keep, h, w, outer, false, &all);
+        core.products(core.factors(noise), out.view_mut(0, n, outer.rows), keep, h, w, outer, &all);
     }
 
     /// From the derivative in what is added, `flow.b`, to that in the norm's values, `flow.a`.

@@ -42,7 +42,7 @@ impl Core {
         let (d, head, rows) = (self.config.d_model, self.places.head, part.len());
         let out = self.out(pass).view(part.start * d, rows, d);
         let to = logits.view_mut(0, rows, head.rows);
-        self.tokens().segment_products(to, false, out, w, head, false, &Self::all(rows));
+        self.products(self.factors(None), to, false, out, w, head, &Self::all(rows));
         self.round(logits.view_mut(0, rows, head.rows));
     }
 

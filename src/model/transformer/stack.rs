@@ -12,7 +12,7 @@ use super::layout::{self, Places, StackPlaces, Start, Sublayer, SublayerKind};
 use super::routing::Part;
 use super::switch::SwitchPass;
 use crate::device::array::{View, ViewMut};
-use crate::device::{Array, Device, Ids, Matrices, NO_ROW, Noise, Segment, Tokens};
+use crate::device::{Array, Device, Factors, Ids, Matrices, NO_ROW, Noise, Segment, Tokens};
 use crate::oracle::Layout;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -158,6 +158,30 @@ impl Core {
     pub fn round(&self, a: ViewMut<'_>) {
         if self.rounds() {
             self.tokens().round_half(a);
+        }
+    }
+
+    /// What both factors of a product of a forward pass hold: weights of [`Core::weights`], and numbers that were rounded and then
+    /// multiplied by `noise`, if there is any. Tangents, derivatives and directions are not rounded.
+    pub fn factors(&self, noise: Option<Noise>) -> Factors {
+        if self.rounds() && noise.is_none() { Factors::Half } else { Factors::Single }
+    }
+
+    /// `out_s = x_s W_s'` for the tokens `s` of every segment, added with `keep`, where `x` and the matrices hold `factors`.
+    #[expect(clippy::too_many_arguments, reason = "a product of two factors by segments")]
+    pub fn products(
+        &self,
+        factors: Factors,
+        out: ViewMut<'_>,
+        keep: bool,
+        x: View<'_>,
+        w: &Array,
+        matrices: Matrices,
+        segments: &[Segment],
+    ) {
+        match factors {
+            Factors::Single => self.tokens().segment_products(out, keep, x, w, matrices, false, segments),
+            Factors::Half => self.tokens().half_segment_products(out, keep, x, w, matrices, false, segments),
         }
     }
 

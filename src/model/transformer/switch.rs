@@ -6,10 +6,11 @@
 //! `z mean ln(sum_i exp logit_i)^2`; `f` has no derivative. They belong to value and gradient; a Gauss-Newton product is that of
 //! the prediction's loss alone.
 
+use super::config::Precision;
 use super::routing::{Part, Routing, RoutingStatistics};
 use super::stack::{Core, Flow};
 use crate::device::array::View;
-use crate::device::{Array, Matrices, NO_ROW, Noise, Routes};
+use crate::device::{Array, Factors, Matrices, NO_ROW, Noise, Routes};
 
 /// What a Switch layer keeps.
 #[derive(Debug)]
@@ -69,8 +70,10 @@ impl SwitchPass {
         }
         let all = Core::all(n);
         let input = self.input.as_ref().map_or(x, |input| input.view(0, n, d));
-        t.segment_products(self.p.view_mut(0, n, experts), false, input, w, router, false, &all);
-        if core.config.precision == super::config::Precision::Half {
+        let is_half = core.config.precision == Precision::Half;
+        let factors = if is_half { core.factors(jitter) } else { Factors::Single };
+        core.products(factors, self.p.view_mut(0, n, experts), false, input, w, router, &all);
+        if is_half {
             t.round_half(self.p.view_mut(0, n, experts));
         }
         t.softmax_rows(self.p.view_mut(0, n, experts), &mut self.log_sums);
@@ -83,21 +86,14 @@ impl SwitchPass {
         t.gather(self.x.view_mut(0, sorted, d), x, &routing.routes.order);
         let segments = &routing.segments;
         let (u, h) = (&mut self.u, &mut self.h);
-        t.segment_products(
-            u.view_mut(0, sorted, inner.rows),
-            false,
-            self.x.view(0, sorted, d),
-            w,
-            inner,
-            false,
-            segments,
-        );
+        let x = self.x.view(0, sorted, d);
+        core.products(core.factors(None), u.view_mut(0, sorted, inner.rows), false, x, w, inner, segments);
         core.round(u.view_mut(0, sorted, inner.rows));
         t.feed_forward(core.config.feed_forward, h.view_mut(0, sorted, outer.columns), u.view(0, sorted, inner.rows));
         core.round(h.view_mut(0, sorted, outer.columns));
         core.noise(h.view_mut(0, sorted, outer.columns), noise);
         let h = h.view(0, sorted, outer.columns);
-        t.segment_products(self.y.view_mut(0, sorted, d), false, h, w, outer, false, segments);
+        core.products(core.factors(noise), self.y.view_mut(0, sorted, d), false, h, w, outer, segments);
         core.round(self.y.view_mut(0, sorted, d));
         let y = self.y.view(0, sorted, d);
         t.combine(out.view_mut(0, n, d), keep, y, &routing.routes.slots, Some(&routing.gates));

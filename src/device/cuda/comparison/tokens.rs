@@ -2,8 +2,8 @@
 
 use super::{Bench, Case, DOUBLE, EXACT, Placed, Run, SINGLE};
 use crate::device::{
-    Attention, AttentionInputs, FeedForward, Matrices, NO_ROW, Noise, PANEL_ROWS, Panels, Segment, Selection, Table,
-    Tokens,
+    Attention, AttentionInputs, Factors, FeedForward, Matrices, NO_ROW, Noise, PANEL_ROWS, Panels, Segment, Selection,
+    Table, Tokens,
 };
 
 const FEED_FORWARDS: [FeedForward; 3] = [FeedForward::Relu, FeedForward::Gelu, FeedForward::Geglu];
@@ -22,6 +22,7 @@ pub(super) fn cases() -> Vec<Case> {
     feed_forward_cases(&mut cases);
     softmax_cases(&mut cases);
     segment_cases(&mut cases);
+    half_segment_cases(&mut cases);
     attention_cases(&mut cases);
     cases
 }
@@ -355,21 +356,66 @@ fn segment_cases(cases: &mut Vec<Case>) {
     ));
 }
 
+/// A number that bf16 has.
+fn half(value: f32) -> f32 {
+    f32::from_bits(value.to_bits() & 0xffff_0000)
+}
+
+/// The same of numbers that bf16 has, with several tiles of columns and steps of the inner dimension; now and then one is a NaN
+/// whose bits would overflow in rounding.
+fn half_segment_cases(cases: &mut Vec<Case>) {
+    for (adjoint, keep) in [(false, false), (true, false), (false, true), (true, true)] {
+        let name = format!(
+            "half_segment_products{}{}",
+            if adjoint { ", adjoint" } else { "" },
+            if keep { ", added" } else { "" }
+        );
+        cases.push((
+            name,
+            SINGLE,
+            Box::new(move |b| {
+                let (most, count) = (b.most / 2, 1 + b.random.below(4));
+                let (rows, columns, all) = (b.size(most), b.size(most), b.columns());
+                let matrices = apart(b, rows, columns);
+                let weights = b.normal(matrices.start + count * matrices.step);
+                let weights = b.flat(&weights.into_iter().map(half).collect::<Vec<_>>());
+                let (from, to) = if adjoint { (rows, columns) } else { (columns, rows) };
+                let missing = b.random.below(3 * all);
+                let x = b.placed(all, from, |random, i, j| {
+                    if (i, j) == (missing, 0) { f32::from_bits(u32::MAX) } else { half(random.normal()) }
+                });
+                let mut out = if keep { b.matrix(all, to) } else { b.poisoned(all, to) };
+                let segments = segments(b, all, count);
+                tokens(b).half_segment_products(out.view_mut(), keep, x.view(), &weights, matrices, adjoint, &segments);
+                b.output(&out.array);
+            }),
+        ));
+    }
+}
+
 /// Buckets of distances, a few to each.
 fn buckets(queries: usize, keys: usize, count: usize) -> Vec<u32> {
     (0..queries + keys - 1).map(|place| ((place * 7) % count) as u32).collect()
 }
 
-fn inputs<'a>(queries: &'a Placed, keys_values: &'a Placed, bias: Option<&'a Placed>) -> AttentionInputs<'a> {
-    AttentionInputs { queries: queries.view(), keys_values: keys_values.view(), bias: bias.map(Placed::view) }
+fn inputs<'a>(
+    queries: &'a Placed,
+    keys_values: &'a Placed,
+    bias: Option<&'a Placed>,
+    factors: Factors,
+) -> AttentionInputs<'a> {
+    let bias = bias.map(Placed::view);
+    AttentionInputs { queries: queries.view(), keys_values: keys_values.view(), bias, factors }
 }
 
 fn attention_cases(cases: &mut Vec<Case>) {
-    for (name, causal, with_bias, padded) in [
-        ("attention", false, false, false),
-        ("attention, causal with bias", true, true, false),
-        ("attention, padded with bias", false, true, true),
-        ("attention, causal and padded", true, false, true),
+    for (name, causal, with_bias, padded, factors) in [
+        ("attention", false, false, false, Factors::Single),
+        ("attention, causal with bias", true, true, false, Factors::Single),
+        ("attention, padded with bias", false, true, true, Factors::Single),
+        ("attention, causal and padded", true, false, true, Factors::Single),
+        ("attention, half factors", false, false, false, Factors::Half),
+        ("attention, half, causal with bias", true, true, false, Factors::Half),
     ] {
         cases.push((
             name.into(),
@@ -385,14 +431,17 @@ fn attention_cases(cases: &mut Vec<Case>) {
                 let shape =
                     Attention { sequences, queries, keys, heads, width, causal, buckets: &distances, valid: &valid };
                 let all = heads * width;
-                let small = |random: &mut super::Random, _, _| 0.3 * random.normal();
+                let small = |random: &mut super::Random, _, _| {
+                    let value = 0.3 * random.normal();
+                    if factors == Factors::Half { half(value) } else { value }
+                };
                 let q = b.placed(sequences * queries, all, small);
                 let kv = b.placed(sequences * keys, 2 * all, small);
                 let bias = b.matrix(count, heads);
                 let (t_q, t_kv, t_bias) =
                     (b.matrix(sequences * queries, all), b.matrix(sequences * keys, 2 * all), b.matrix(count, heads));
                 let d = b.matrix(sequences * queries, all);
-                let of = inputs(&q, &kv, with_bias.then_some(&bias));
+                let of = inputs(&q, &kv, with_bias.then_some(&bias), factors);
                 // Probabilities lie without gaps.
                 let rows = sequences * heads * queries;
                 let mut p = b.device.zeros(rows * keys);
@@ -401,7 +450,7 @@ fn attention_cases(cases: &mut Vec<Case>) {
                 tokens(b).attention(&shape, of, p.view_mut(0, rows, keys), out.view_mut());
                 b.output(&p);
                 b.output(&out.array);
-                let t = inputs(&t_q, &t_kv, with_bias.then_some(&t_bias));
+                let t = inputs(&t_q, &t_kv, with_bias.then_some(&t_bias), Factors::Single);
                 tokens(b).attention_tangent(&shape, of, p.view(0, rows, keys), t, t_out.view_mut());
                 b.output(&t_out.array);
                 // Derivatives in queries, keys and values lie without gaps, too.

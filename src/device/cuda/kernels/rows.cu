@@ -76,11 +76,13 @@ extern "C" __global__ void noise(Matrix a, int is_jitter, u32 seed, float size) 
   }
 }
 
-/// Rounds to the nearest bf16, ties to even; a NaN stays one.
+/// The nearest bf16, ties to even; a NaN stays one.
+__device__ u16 half_bits(float value) {
+  const u32 bits = __float_as_uint(value);
+  return value == value ? (u16)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16) : (u16)0x7fff;
+}
+
+/// Rounds to bf16.
 extern "C" __global__ void round_half(Matrix a) {
-  FOR_ELEMENTS(r, c, a) {
-    const float value = at(a, r, c);
-    const u32 bits = __float_as_uint(value);
-    if (value == value) at(a, r, c) = __uint_as_float((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
-  }
+  FOR_ELEMENTS(r, c, a) at(a, r, c) = __uint_as_float((u32)half_bits(at(a, r, c)) << 16);
 }
