@@ -74,6 +74,37 @@ fn a_full_memory_is_an_error_in_words_and_nothing_is_made_up() {
     assert_eq!(device.peak_bytes(), Some(4 * 500));
 }
 
+/// Inverses of a batch are exactly symmetric; a matrix without a factor is the host's error, wherever in a batch it is.
+#[test]
+fn a_matrix_that_is_not_positive_definite_is_the_hosts_error() {
+    let Some(emulation) = Emulation::new(0) else { return };
+    let (host, device) = (Cpu::default(), Cuda::on(emulation.clone()));
+    let on = |device: &dyn Backend, wrong: &[(usize, f32)]| {
+        let placed = |n: usize| {
+            let mut array = device.zeros(n * n);
+            let mut values: Vec<f32> = (0..n * n).map(|i| 0.1 / (1 + (i / n).abs_diff(i % n)) as f32).collect();
+            values.iter_mut().step_by(n + 1).for_each(|v| *v += 1.0);
+            wrong.iter().filter(|&&(size, _)| size == n).for_each(|&(_, value)| values[(n - 1) * (n + 1)] = value);
+            device.upload(array.view_mut(0, n, n), &values);
+            array
+        };
+        let arrays = [40, 7, 70].map(|n| (n, placed(n)));
+        let views = arrays.each_ref().map(|(n, array)| (array.view(0, *n, *n), 0.25));
+        let inverses = device.inverses(&views).map_err(|error| error.to_string())?;
+        Ok::<_, String>(inverses.iter().map(|array| device.download(array.view(0, 1, array.len()))).collect::<Vec<_>>())
+    };
+    for (n, inverse) in [40, 7, 70].into_iter().zip(on(&device, &[]).unwrap()) {
+        assert!((0..n).all(|i| (0..i).all(|j| inverse[i * n + j] == inverse[j * n + i])), "{n} x {n}");
+    }
+    for wrong in [&[(70, -0.3)][..], &[(7, f32::NAN)], &[(70, f32::INFINITY), (40, f32::NEG_INFINITY)]] {
+        let (expected, found) = (on(&host, wrong).unwrap_err(), on(&device, wrong).unwrap_err());
+        assert!(expected.contains("is not positive definite") && expected == found, "{expected}; {found}");
+    }
+    // A machine that failed is not a matrix's fault.
+    let full = Cuda::on(emulation.with_limit(4 * (40 * 40 + 7 * 7 + 70 * 70)));
+    assert!(on(&full, &[]).unwrap_err().contains("memory is full"));
+}
+
 /// NVIDIA's own compiler with its assembler, for the A100's and the H100's architecture.
 #[test]
 fn nvrtc_compiles_every_kernel() {
