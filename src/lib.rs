@@ -22,6 +22,9 @@ pub mod report;
 #[cfg(feature = "workbench")]
 mod workbench;
 
+#[cfg(not(any(feature = "lapack", feature = "faer")))]
+compile_error!("factorizations need one of the features `lapack` and `faer`");
+
 pub use error::{DataError, Error, Result};
 #[cfg(feature = "workbench")]
 pub use workbench::Workbench;

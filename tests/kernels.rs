@@ -12,10 +12,10 @@ mod regressions;
 
 use machine::Emulation;
 use parsimony::device::cpu::Cpu;
-use parsimony::device::cuda::comparison::{compare, table};
+use parsimony::device::cuda::comparison::{compare, relative_error, table};
 use parsimony::device::cuda::{Cuda, compiler, source};
 use parsimony::device::{Backend, Device, Job, use_backend};
-use parsimony::oracle::{Problem, Rows, Stream, stream};
+use parsimony::oracle::{Problem, Rows, Stream, Vector, stream};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -148,7 +148,7 @@ fn a_switch_layer_is_launched_at_once_however_many_its_experts() {
     let _one = one_device();
     use_backend(Cuda::on(emulation.clone()));
     let counted = [3, 40].map(|experts| {
-        let model = models::switch_layer(experts).unwrap();
+        let model = models::switch_layer(330, experts).unwrap();
         let at = model.initial(&mut stream(1, Stream::Initialization));
         let mut gradient = at.zeros_like();
         let problem: &dyn Problem = &*model;
@@ -160,6 +160,36 @@ fn a_switch_layer_is_launched_at_once_however_many_its_experts() {
     println!("launches and waits of a gradient with 3 and 40 experts: {counted:?}");
     assert_eq!(counted[0], counted[1]);
     assert!(counted[0][0] < 60 && counted[0][1] <= 4, "{counted:?}");
+}
+
+/// More rows than a block holds: shares of experts are known ahead, sums go on from block to block, the last is shorter.
+#[test]
+fn a_switch_layer_of_several_blocks_agrees_with_the_cpu() {
+    let Some(emulation) = Emulation::new(0) else { return };
+    let _one = one_device();
+    let mut at = Vec::new();
+    let mut answers = || {
+        let model = models::switch_layer(11_000, 3).unwrap();
+        let problem: &dyn Problem = &*model;
+        if at.is_empty() {
+            at = model.initial(&mut stream(1, Stream::Initialization)).to_host();
+        }
+        let at = Vector::from_values(model.layout(), at.clone()).unwrap();
+        let (mut gradient, mut product) = (at.zeros_like(), at.zeros_like());
+        let value = problem.gradient().unwrap().value_and_gradient(&at, Rows::All, &mut gradient).unwrap().value;
+        let matrix = problem.curvature().unwrap().curvature_at(&at, Rows::All).unwrap().value;
+        matrix.multiply(&gradient, &mut product).unwrap();
+        [vec![value], gradient.to_host(), product.to_host()]
+    };
+    let on_cpu = answers();
+    use_backend(Cuda::on(emulation.clone()));
+    let on_gpu = answers();
+    use_backend(Cpu::default());
+    for (cpu, gpu) in on_cpu.iter().zip(&on_gpu) {
+        let error = relative_error(cpu, gpu);
+        assert!(error < 1e-5, "differs by {error}");
+    }
+    assert!(emulation.seen.lock().unwrap().violations.is_empty());
 }
 
 /// Launches and waits so far.

@@ -50,7 +50,7 @@ pub enum RouterSignal {
     /// Minus the objective's derivative in the logits: through `p`, and through the balance of the load where the objective has it.
     Loss,
     /// `h - p` with the responsibilities `h_j ~ p_j exp(-|y - p_j E_j(x)|^2 / (2 s^2))` of all experts, `s^2` the mean squared
-    /// residual of an output (Jordan and Jacobs 1994): every expert sees every row.
+    /// residual of an output over the rows that are worked on together (Jordan and Jacobs 1994): every expert sees every row.
     Responsibilities,
 }
 

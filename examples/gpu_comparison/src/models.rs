@@ -1,5 +1,5 @@
 //! Every model on one device beside the same on another: value, gradient, Gauss-Newton product, squared gradients, sums for the
-//! steps of experts, losses of held-out rows, and where a few steps of every optimizer that can train it end.
+//! steps of experts, evaluation and losses of held-out rows, and where a few steps of every optimizer that can train it end.
 //!
 //! Outputs are compared at the same parameters, so that tokens are routed by the same numbers but for rounding.
 
@@ -73,24 +73,24 @@ fn of_table(name: &'static str, data: ModelData, given: Vec<(&'static str, Setti
     Case { name, build: Box::new(build), bound: 1e-5, ends: [1e-3, 1e-4], tries }
 }
 
-fn of_experts(experts: usize, balance: f64) -> Case {
+fn of_experts(rows: usize, experts: usize, balance: f64) -> Case {
     let given = vec![
         ("experts", SettingValue::Whole(experts as i64)),
         ("hidden", SettingValue::Whole(6)),
         ("balance", SettingValue::Real(balance)),
     ];
-    let case = of_table("switch-layer", waves(330, 5, 0, 2), given);
+    let case = of_table("switch-layer", waves(rows, 5, 0, 2), given);
     // Where Newton-CG ends its conjugate gradients is a matter of rounding on the dense layer.
     Case { tries: |optimizer| optimizer != "newton-cg", ..case }
 }
 
-/// A Switch layer of so many experts on the current device.
+/// A Switch layer of so many experts on the current device, four fifths of the rows for training.
 ///
 /// # Errors
 /// If the device fails.
-#[allow(dead_code, reason = "for those who count its launches")]
-pub fn switch_layer(experts: usize) -> Result<Box<dyn Model>> {
-    (of_experts(experts, 0.05).build)()
+#[allow(dead_code, reason = "for tests of more rows or experts than are compared here")]
+pub fn switch_layer(rows: usize, experts: usize) -> Result<Box<dyn Model>> {
+    (of_experts(rows, experts, 0.05).build)()
 }
 
 /// Five sequences of nine tokens; the last ones of every second are padding.
@@ -142,7 +142,7 @@ fn cases() -> Vec<Case> {
         let given = vec![("hidden", word("7-5")), ("activation", word(activation))];
         cases.push(of_table("mlp", waves(301, 5, 3, 1), given));
     }
-    cases.extend([of_experts(1, 0.0), of_experts(3, 0.05)]);
+    cases.extend([of_experts(330, 1, 0.0), of_experts(330, 3, 0.05)]);
     let micro = |name: &str, feed_forward| Config {
         vocabulary: 11,
         d_model: 12,
@@ -211,6 +211,9 @@ fn outputs(model: &dyn Model, at: &[f64]) -> Result<Vec<(&'static str, Vec<f64>)
     }
     let told = model.evaluate(&at, Split::Validation)?;
     found.push(("evaluation", [told.loss, told.auc, told.explained_variance].into_iter().flatten().collect()));
+    if let Some(rows) = model.row_outcomes(&at, Split::Validation)? {
+        found.push(("losses of rows", rows.loss.into_iter().map(f64::from).collect()));
+    }
     Ok(found)
 }
 
@@ -260,6 +263,7 @@ pub fn compare(reference: &Device, other: &Device) -> Result<Vec<Row>> {
             rows.push(Row { operation: format!("{}: {what}", case.name), runs: 1, error, bound });
         };
         row("start", relative_error(&start, &own_start), 1e-4);
+        assert_eq!(expected.len(), found.len(), "outputs of {}", case.name);
         for ((what, a), (_, b)) in expected.iter().zip(&found) {
             row(what, relative_error(a, b), case.bound);
         }

@@ -47,6 +47,9 @@ struct Sums {
     squares: Vec<f64>,
 }
 
+/// Variance of an output at least, in the layer's units, where the mean one is 1: errors over it stay finite in `f32`.
+const LEAST_VARIANCE: f64 = 1e-20;
+
 impl Layer {
     /// `V'V` without the biases, for every expert.
     fn output_squares(&self, at: &Array) -> (Array, Matrices) {
@@ -129,7 +132,7 @@ impl Layer {
         t.segment_gradients(grams, places.masks, m, m, &pass.segments);
     }
 
-    /// `h - p` into `work.logits`, from the errors of all experts at every token; `variance` is that of an output.
+    /// `h - p` into `work.logits`, from the errors of all experts at every token; `variance` is that of an output over the block.
     fn responsibilities(&self, at: &Array, pass: &Pass, work: &mut Work, variance: f64) {
         let (t, device, shape, n) = (self.tokens(), &self.device, self.shape, pass.n);
         let Shape { hidden, outputs, experts, .. } = shape;
@@ -153,7 +156,7 @@ impl Layer {
         }
         // ln p and the logits differ by the same number for all experts of a token.
         self.logits(at, pass, &mut work.logits);
-        let factor = (-0.5 / variance) as f32;
+        let factor = (-0.5 / variance.max(LEAST_VARIANCE)) as f32;
         device.blend(1.0, work.logits.view_mut(0, n, experts), factor, errors.view(0, n, experts));
         t.softmax_rows(work.logits.view_mut(0, n, experts), &mut device.zeros(n));
         device.blend(1.0, work.logits.view_mut(0, n, experts), -1.0, pass.p(shape));
@@ -202,7 +205,7 @@ impl Layer {
                 }
                 RouterSignal::Responsibilities => {
                     let variance = total / (n * shape.outputs).max(1) as f64;
-                    self.responsibilities(at, pass, work, variance.max(f64::MIN_POSITIVE));
+                    self.responsibilities(at, pass, work, variance);
                 }
             }
             self.add_router(work.logits(n, shape), pass.x(shape), &mut sums.rights);

@@ -5,7 +5,7 @@
 //! each operation is the whole device's, so that no result depends on the number of threads.
 
 use crate::device::array::View;
-use crate::device::{Activation, Array, Device, Ids, Job, Loss, Matrices, Routes, Segment, Selection, Table, Tokens};
+use crate::device::{Activation, Array, Device, Ids, Loss, Matrices, Routes, Segment, Selection, Table, Tokens};
 use crate::oracle::Layout;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -83,6 +83,16 @@ impl Shape {
     /// Numbers that a [`Pass`] keeps of a token.
     pub fn numbers(self) -> usize {
         2 * (self.inputs + 1 + self.outputs) + self.hidden + 1 + self.outputs + self.experts + 4
+    }
+
+    /// The widest of what a [`Work`] keeps of a token.
+    fn widest(self) -> usize {
+        (self.inputs + 1).max(self.hidden + 1).max(self.outputs).max(self.experts)
+    }
+
+    /// Numbers that a [`Room`] keeps of a token.
+    fn numbers_of_room(self) -> usize {
+        self.numbers() + 2 * self.outputs + self.hidden + 1 + self.experts + WIDE * self.widest()
     }
 }
 
@@ -169,8 +179,11 @@ pub(super) struct Work {
     /// Numbers for every logit, token by token as loaded.
     pub logits: Array,
     /// As wide as the widest of the others.
-    pub wide: [Array; 4],
+    pub wide: [Array; WIDE],
 }
+
+/// How many wide arrays there are.
+const WIDE: usize = 4;
 
 /// Memory for blocks of so many tokens.
 #[derive(Debug)]
@@ -191,8 +204,11 @@ pub(super) struct Layer {
     constants: Mutex<Option<Arc<[Array; 2]>>>,
 }
 
-/// Tokens of a block at least, where there are so many: each of many experts has then enough to fill a product.
-const LEAST_TOKENS: usize = 8192;
+/// Tokens of a block at most: each of many experts has then enough to fill a product. Fewer where these would not fit into the
+/// bytes of a room, but not fewer than the least.
+const MOST_TOKENS: usize = 8192;
+const LEAST_TOKENS: usize = 64;
+const ROOM_BYTES: usize = 256 << 20;
 /// Rooms that are kept between passes.
 const KEPT_ROOMS: usize = 4;
 
@@ -261,25 +277,23 @@ impl Layer {
     }
 
     fn new_room(&self, tokens: usize) -> Room {
-        let Shape { inputs, hidden, outputs, experts } = self.shape;
+        let Shape { hidden, outputs, experts, .. } = self.shape;
         let zeros = |width: usize| self.device.zeros(tokens * width);
-        let widest = (inputs + 1).max(hidden + 1).max(outputs).max(experts);
+        let widest = self.shape.widest();
         let work = Work {
             e: zeros(outputs),
             d: zeros(outputs),
             g: zeros(hidden + 1),
             logits: zeros(experts),
-            wide: [(); 4].map(|()| zeros(widest)),
+            wide: [(); WIDE].map(|()| zeros(widest)),
         };
         Room { tokens, pass: self.new_pass(tokens), work }
     }
 
-    /// Tokens of a block at most, of so many.
+    /// Tokens of a block at most, of so many: the same on every device, since what is said of a block is part of some answers.
     pub fn block_tokens(&self, tokens: usize) -> usize {
-        // What is summed up is as large as the parameters: blocks follow one another.
-        let width = 3 * self.shape.numbers();
-        let fitting = self.device.block_rows(Job { rows: tokens, width, sum: 0, parameters: usize::MAX });
-        fitting.max(LEAST_TOKENS).min(tokens.max(1))
+        let fitting = ROOM_BYTES / (size_of::<f32>() * self.shape.numbers_of_room());
+        fitting.clamp(LEAST_TOKENS, MOST_TOKENS).min(tokens.max(1))
     }
 
     /// The blocks of a selection.
@@ -290,13 +304,18 @@ impl Layer {
 
     /// Loads rows of a part.
     pub fn load(&self, part: &Part, rows: Selection<'_>, pass: &mut Pass) {
+        self.load_inputs(&part.inputs, rows, pass);
+        self.tokens().load_rows(&part.targets, rows, pass.y.view_mut(0, pass.n, self.shape.outputs));
+    }
+
+    /// Loads inputs alone; targets are whatever they were.
+    pub fn load_inputs(&self, inputs: &Table, rows: Selection<'_>, pass: &mut Pass) {
         let (t, n, width) = (self.tokens(), rows.len(), self.shape.inputs + 1);
         if pass.n != n {
             pass.first_row = t.ids(&vec![0; n]);
         }
         pass.n = n;
-        t.load_rows(&part.inputs, rows, pass.x.strided_mut(0, n, width - 1, width));
-        t.load_rows(&part.targets, rows, pass.y.view_mut(0, n, self.shape.outputs));
+        t.load_rows(inputs, rows, pass.x.strided_mut(0, n, width - 1, width));
     }
 
     /// Calls `body` with room for the blocks of a selection and every piece of it.
@@ -393,11 +412,17 @@ impl Layer {
         }
     }
 
-    /// `factor (f - y)` into `e`, `f` into `d`. Answers the sum of `1/2 |f - y|^2`.
-    pub fn residual(&self, Room { pass, work, .. }: &mut Room, factor: Option<f32>) -> f64 {
+    /// `f` into `d`, sorted.
+    pub fn outputs(&self, pass: &Pass, work: &mut Work) {
         let (n, outputs) = (pass.n, self.shape.outputs);
         self.device.copy(work.d.view_mut(0, n, outputs), pass.out.view(0, n, outputs));
         self.gate(pass, &mut work.d, outputs);
+    }
+
+    /// `factor (f - y)` into `e`, `f` into `d`. Answers the sum of `1/2 |f - y|^2`.
+    pub fn residual(&self, Room { pass, work, .. }: &mut Room, factor: Option<f32>) -> f64 {
+        let (n, outputs) = (pass.n, self.shape.outputs);
+        self.outputs(pass, work);
         let e = factor.map(|factor| (work.e.view_mut(0, n, outputs), factor));
         self.device.loss(Loss::Squared, work.d.view(0, n, outputs), pass.sorted_y(self.shape), e)
     }

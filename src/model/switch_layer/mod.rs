@@ -384,6 +384,7 @@ impl Model for SwitchLayer {
             return Ok(Vec::new());
         }
         let (load, entropy) = self.layer.load_and_entropy(parameters.array(), &self.train);
+        self.layer.device.check()?;
         let experts = load.tokens.len() as f64;
         let shares = || load.tokens.iter().map(|tokens| tokens * experts / self.train.rows().max(1) as f64);
         Ok(vec![

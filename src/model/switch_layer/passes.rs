@@ -203,6 +203,7 @@ impl CurvatureMatrix for LayerCurvature<'_> {
                 }
             });
         }
+        layer.device.check()?;
         Ok(self.problem.cost(selection.len(), 2.0 + forward, 2.0))
     }
 }

@@ -1,6 +1,6 @@
 //! Predictions on raw rows from written weights.
 
-use super::layer::{Layer, Part, Shape};
+use super::layer::{Layer, Shape};
 use crate::device::{self, Array, Panels, Selection, Table};
 use crate::error::{Error, Result};
 use crate::model::{Predictor, Weights, check_columns};
@@ -75,14 +75,13 @@ impl Predictor for LayerPredictor {
         check_columns(&self.columns, features)?;
         let (layer, outputs) = (&self.layer, self.output_shift.len());
         let count = rows.len();
-        let none = Panels::from_fn(rows.end, outputs, |_, _| 0.0);
-        let part = Part {
-            inputs: Table::new(features.clone(), rows.clone(), &self.shift, &self.factor),
-            targets: Table::plain(none, rows),
-        };
+        let inputs = Table::new(features.clone(), rows, &self.shift, &self.factor);
         let mut predicted = Vec::with_capacity(count * outputs);
-        layer.for_blocks(&self.parameters, &part, Selection::Range(0, count), |room| {
-            layer.residual(room, None);
+        layer.for_pieces(Selection::Range(0, count), |piece, room| {
+            layer.load_inputs(&inputs, piece, &mut room.pass);
+            layer.route(&self.parameters, &mut room.pass);
+            layer.forward(&self.parameters, &mut room.pass);
+            layer.outputs(&room.pass, &mut room.work);
             let values = layer.rows_in_order(&room.pass, room.work.d.view(0, room.pass.n, outputs));
             for row in values.chunks_exact(outputs) {
                 let of = row.iter().zip(&self.output_shift);
