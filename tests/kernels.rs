@@ -148,7 +148,7 @@ fn a_switch_layer_is_launched_at_once_however_many_its_experts() {
     let _one = one_device();
     use_backend(Cuda::on(emulation.clone()));
     let counted = [3, 40].map(|experts| {
-        let model = models::switch_layer(330, experts).unwrap();
+        let model = (models::of_experts(330, experts, 0.05).build)().unwrap();
         let at = model.initial(&mut stream(1, Stream::Initialization));
         let mut gradient = at.zeros_like();
         let problem: &dyn Problem = &*model;
@@ -169,7 +169,7 @@ fn a_switch_layer_of_several_blocks_agrees_with_the_cpu() {
     let _one = one_device();
     let mut at = Vec::new();
     let mut answers = || {
-        let model = models::switch_layer(11_000, 3).unwrap();
+        let model = (models::of_experts(11_000, 3, 0.05).build)().unwrap();
         let problem: &dyn Problem = &*model;
         if at.is_empty() {
             at = model.initial(&mut stream(1, Stream::Initialization)).to_host();

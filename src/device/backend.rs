@@ -221,8 +221,6 @@ pub trait Backend: Debug + Send + Sync {
     fn scale_columns(&self, out: ViewMut<'_>, a: View<'_>, w: View<'_>);
     /// `a = own a + factor b`.
     fn blend(&self, own: f32, a: ViewMut<'_>, factor: f32, b: View<'_>);
-    /// Column `j` of `out` is column `columns_j` of `from`.
-    fn gather_columns(&self, out: ViewMut<'_>, from: View<'_>, columns: &[u32]);
     /// `out = sum_i a_i o b_i` over rows `i`, for `out` of one row; added with `keep`.
     fn column_dots(&self, out: ViewMut<'_>, keep: bool, a: View<'_>, b: View<'_>);
     /// `sum_ij a_ij b_ij` in `f64`.
@@ -270,10 +268,6 @@ pub trait Backend: Debug + Send + Sync {
     /// # Errors
     /// The first error of a block.
     fn for_blocks(&self, job: Job, sum: &mut Array, body: BlockBody<'_>) -> Result<f64>;
-
-    /// Calls `body` for every number below `count`, several at a time, with the device to use; which thread does what leaves
-    /// no trace in the numbers.
-    fn for_each(&self, count: usize, body: &(dyn Fn(&dyn Backend, usize) + Sync));
 
     /// The lower Cholesky factor of a symmetric matrix, factorized in `f64`.
     ///

@@ -19,9 +19,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A model on data of its own, small enough for an emulated GPU.
-struct Case {
+pub struct Case {
     name: String,
-    build: Box<dyn Fn() -> Result<Box<dyn Model>>>,
+    /// Builds it on the current device.
+    pub build: Box<dyn Fn() -> Result<Box<dyn Model>>>,
     /// What outputs may differ by, norm-wise and relative to their size.
     bound: f64,
     /// The same of parameters after a few steps, and of the objective there.
@@ -73,7 +74,8 @@ fn of_table(name: &'static str, data: ModelData, given: Vec<(&'static str, Setti
     Case { name, build: Box::new(build), bound: 1e-5, ends: [1e-3, 1e-4], tries }
 }
 
-fn of_experts(rows: usize, experts: usize, balance: f64) -> Case {
+/// A Switch layer, four fifths of the rows for training.
+pub fn of_experts(rows: usize, experts: usize, balance: f64) -> Case {
     let given = vec![
         ("experts", SettingValue::Whole(experts as i64)),
         ("hidden", SettingValue::Whole(6)),
@@ -82,15 +84,6 @@ fn of_experts(rows: usize, experts: usize, balance: f64) -> Case {
     let case = of_table("switch-layer", waves(rows, 5, 0, 2), given);
     // Where Newton-CG ends its conjugate gradients is a matter of rounding on the dense layer.
     Case { tries: |optimizer| optimizer != "newton-cg", ..case }
-}
-
-/// A Switch layer of so many experts on the current device, four fifths of the rows for training.
-///
-/// # Errors
-/// If the device fails.
-#[allow(dead_code, reason = "for tests of more rows or experts than are compared here")]
-pub fn switch_layer(rows: usize, experts: usize) -> Result<Box<dyn Model>> {
-    (of_experts(rows, experts, 0.05).build)()
 }
 
 /// Five sequences of nine tokens; the last ones of every second are padding.

@@ -157,9 +157,9 @@ fn name(table: &toml::Table) -> &str {
     table["name"].as_str().unwrap_or_default()
 }
 
-fn measure(model: &dyn Model, optimizer: &str, at: &parsimony::oracle::Vector) -> Result<f64> {
+fn measure(model: &dyn Model, metric: &str, at: &parsimony::oracle::Vector) -> Result<f64> {
     let found = model.evaluate(at, Split::Validation)?;
-    let value = match optimizer {
+    let value = match metric {
         "accuracy" => found.accuracy,
         "loss" => found.loss,
         _ => found.explained_beyond_linear,
@@ -184,7 +184,15 @@ fn train(experiment: &Experiment, model: &dyn Model, table: &toml::Table, limit:
     loop {
         let started = Instant::now();
         oracle.begin_step();
-        let step = optimizer.step(&mut oracle, &mut parameters)?;
+        let step = match optimizer.step(&mut oracle, &mut parameters) {
+            // The others are to be trained all the same.
+            Err(error @ Error::Diverged { .. }) => {
+                println!("  {}: {error}", entry.name);
+                points.push((seconds.as_secs_f64(), f64::NAN));
+                return Ok(Curve { points, steps: oracle.step() });
+            }
+            step => step?,
+        };
         device.synchronize();
         seconds += started.elapsed();
         let is_over =

@@ -265,15 +265,6 @@ impl Backend for Cpu {
         elementwise::blend(own, rect_mut(a), factor, rect(b), self.parallel);
     }
 
-    fn gather_columns(&self, out: ViewMut<'_>, from: View<'_>, columns: &[u32]) {
-        let (out, from) = (rect_mut(out), rect(from));
-        assert!(out.rows == from.rows && out.columns == columns.len(), "columns gathered of {} rows", from.rows);
-        for (i, to) in out.values.chunks_mut(out.stride.max(1)).take(out.rows).enumerate() {
-            let row = from.row(i);
-            to.iter_mut().zip(columns).for_each(|(to, &column)| *to = row[column as usize]);
-        }
-    }
-
     fn column_dots(&self, out: ViewMut<'_>, keep: bool, a: View<'_>, b: View<'_>) {
         elementwise::column_dots(rect_mut(out).values, keep, rect(a), rect(b));
     }
@@ -435,14 +426,6 @@ impl Backend for Cpu {
         let (parts, totals): (Vec<Array>, Vec<f64>) = parts.into_iter().unzip();
         put_away(parts);
         Ok(totals.iter().sum())
-    }
-
-    fn for_each(&self, count: usize, body: &(dyn Fn(&dyn Backend, usize) + Sync)) {
-        if self.parallel && count > 1 {
-            (0..count).into_par_iter().with_max_len(1).for_each(|i| body(&Self::ONE_THREAD, i));
-        } else {
-            (0..count).for_each(|i| body(self, i));
-        }
     }
 
     fn cholesky(&self, a: View<'_>) -> Result<Array> {

@@ -496,17 +496,6 @@ impl Backend for Cuda {
         self.on_elements("blend", a, arguments![own, a, factor, matrix(b)]);
     }
 
-    fn gather_columns(&self, out: ViewMut<'_>, from: View<'_>, columns: &[u32]) {
-        let (out, from) = (matrix_mut(&out), matrix(from));
-        assert!(
-            out.rows == from.rows && out.columns as usize == columns.len(),
-            "columns gathered of {} rows",
-            from.rows
-        );
-        let columns = Memory::with(&self.core, columns);
-        self.on_elements("gather_columns", out, arguments![out, from, columns.address()]);
-    }
-
     fn column_dots(&self, out: ViewMut<'_>, keep: bool, a: View<'_>, b: View<'_>) {
         let (out, a) = (matrix_mut(&out), matrix(a));
         if a.columns > 0 {
@@ -635,10 +624,6 @@ impl Backend for Cuda {
         }
         self.core.check()?;
         Ok(total)
-    }
-
-    fn for_each(&self, count: usize, body: &(dyn Fn(&dyn Backend, usize) + Sync)) {
-        (0..count).for_each(|i| body(self, i));
     }
 
     fn cholesky(&self, a: View<'_>) -> Result<Array> {

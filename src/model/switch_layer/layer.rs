@@ -156,7 +156,7 @@ pub(super) struct Pass {
     pub segments: Vec<Segment>,
     /// Inputs and targets, sorted.
     sorted_x: Array,
-    pub sorted_y: Array,
+    sorted_y: Array,
     /// The gate of every sorted token; nothing without a router.
     gates: Option<Array>,
     /// `max(U x, 0)` and a constant one, `n x (hidden + 1)`.

@@ -234,17 +234,6 @@ fn matrix_cases(cases: &mut Vec<Case>) {
         }),
     );
     case(
-        "gather_columns",
-        SINGLE,
-        Box::new(|b| {
-            let (rows, columns) = (b.rows(), b.columns());
-            let (from, mut out) = (b.matrix(rows, columns), b.poisoned(rows, columns));
-            let order: Vec<u32> = (0..columns as u32).map(|c| c * 7 % columns as u32).collect();
-            b.device.gather_columns(out.view_mut(), from.view(), &order);
-            b.output(&out.array);
-        }),
-    );
-    case(
         "blend",
         SINGLE,
         Box::new(|b| {

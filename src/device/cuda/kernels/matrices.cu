@@ -11,11 +11,6 @@ extern "C" __global__ void scale_columns(Matrix out, Matrix a, const float *w) {
   FOR_ELEMENTS(r, c, out) at(out, r, c) = at(a, r, c) * w[c];
 }
 
-/// Column `j` of `out` is column `columns[j]` of `from`.
-extern "C" __global__ void gather_columns(Matrix out, Matrix from, const unsigned *columns) {
-  FOR_ELEMENTS(r, c, out) at(out, r, c) = at(from, r, columns[c]);
-}
-
 /// `a = own a + factor b`.
 extern "C" __global__ void blend(float own, Matrix a, float factor, Matrix b) {
   FOR_ELEMENTS(r, c, a) at(a, r, c) = own * at(a, r, c) + factor * at(b, r, c);
